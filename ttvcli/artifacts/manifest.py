@@ -1,0 +1,140 @@
+"""The manifest: one clip a line of JSON, in a file that only ever grows.
+
+Fields that ttv knows: `id`, `path` (relative to the manifest), `sha256`, `width`, `height`, `fps`,
+`frames`, `duration`, `keep`, `reasons`, `metrics`, `segments` (each `start`, `end`, `caption`,
+`language`, `caption_source`, `scene_start`, `scene_end`). All others are kept as they are. The header
+of the run that wrote it is in `ttv.json` beside it.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ttvcli.artifacts.atomic import append_line, write_text
+from ttvcli.errors import ArtifactError
+
+MANIFEST_NAME = "manifest.jsonl"
+
+Record = dict[str, Any]
+
+
+def manifest_path(path: str | Path) -> Path:
+    """Return the manifest itself, given it or the folder that holds it."""
+    path = Path(path)
+    return path / MANIFEST_NAME if path.is_dir() else path
+
+
+def read_manifest(path: str | Path) -> list[Record]:
+    """Read all records of a manifest, of the folder that holds it, or of standard input ("-").
+
+    A last line that is neither JSON nor ended by a newline was being written when the writer died: it
+    is ignored. Any other line that is not an object raises ArtifactError with its number.
+    """
+    if str(path) == "-":
+        return _parse(sys.stdin.read(), where="standard input")
+    file = manifest_path(path)
+    try:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        raise ArtifactError(
+            "there is no such manifest",
+            where=str(file),
+            fix="give a manifest.jsonl or the folder that holds one",
+        ) from None
+    except OSError as error:
+        raise ArtifactError(f"the manifest cannot be read: {error}", where=str(file)) from error
+    return _parse(text, where=str(file))
+
+
+def write_manifest(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole manifest at once, atomically."""
+    write_text(path, "".join(to_line(record) + "\n" for record in records))
+
+
+def to_line(record: Mapping[str, Any]) -> str:
+    """Return a record as one line of JSON, keys in the order of the record."""
+    return json.dumps(record, ensure_ascii=False)
+
+
+class ManifestWriter:
+    """Appends records, each flushed to the disk before `append` returns; "-" is standard output.
+
+    Opening repairs the file: a torn last line is cut off, a missing last newline is added. `done` holds the ids already there, so a
+    step that goes through its items in order continues where it stopped.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = None if str(path) == "-" else Path(path)
+        self.done: set[str] = set()
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            _repair_last_line(self.path)
+            self.done = {str(record.get("id")) for record in read_manifest(self.path)}
+        else:
+            self.path.touch()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record."""
+        line = to_line(record)
+        if self.path is None:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        else:
+            append_line(self.path, line)
+        self.done.add(str(record.get("id")))
+
+    def __enter__(self) -> "ManifestWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is held open between records."""
+
+
+def _parse(text: str, *, where: str) -> list[Record]:
+    lines = text.split("\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise ArtifactError(
+                f"line {number} is not JSON: {error}",
+                where=where,
+                fix="correct the line, or run the step that writes the manifest again",
+            ) from error
+        if not isinstance(record, dict):
+            raise ArtifactError(
+                f"line {number} is {type(record).__name__}, expected an object", where=where
+            )
+        records.append(record)
+    return records
+
+
+def _repair_last_line(path: Path) -> None:
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole == len(data):
+        return
+    try:
+        last = json.loads(data[whole:])
+    except ValueError:
+        last = None
+    if isinstance(last, dict):  # a file written by hand
+        append_line(path, "")
+    else:
+        os.truncate(path, whole)
