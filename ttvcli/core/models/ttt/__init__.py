@@ -1,0 +1,1 @@
+"""Test-time-training layers and the order in which they read a video."""

@@ -1,0 +1,147 @@
+"""What TTT-Linear and TTT-MLP share: the inner loss, its gradient, and the walk over mini-batches.
+
+Shape legend: B batch, H heads, G = B*H independent sequences, L tokens, S tokens of one mini-batch,
+K head width.
+
+The inner loss of a token is `0.5 * ||LN(z) - target||^2` with one affine LayerNorm per head.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+TTT_NORM_EPS = 1e-8
+
+State = tuple[Tensor, ...]
+# (state, q, k, target, eta) of one mini-batch -> (next state, output)
+Step = Callable[[State, Tensor, Tensor, Tensor, Tensor], tuple[State, Tensor]]
+
+
+def head_norm(z_GSK: Tensor, weight_G1K: Tensor, bias_G1K: Tensor, eps: float) -> Tensor:
+    """LayerNorm over the head width with the affine parameters of each head."""
+    return torch.addcmul(bias_G1K, F.layer_norm(z_GSK, z_GSK.shape[-1:], eps=eps), weight_G1K)
+
+
+def loss_gradient(
+    z_GSK: Tensor, target_GSK: Tensor, weight_G1K: Tensor, bias_G1K: Tensor, eps: float
+) -> Tensor:
+    """Gradient of `0.5 * ||LN(z) - target||^2` with respect to z, through the LayerNorm.
+
+    Equal to `(u - mean(u) - n * mean(u * n)) / sqrt(var + eps)` with `n` the normalised z and
+    `u = (LN(z) - target) * weight`: the backward formula of LayerNorm, so PyTorch's fused kernel
+    for it does the work (and knows its own derivative).
+    """
+    width = z_GSK.shape[-1:]
+    normed, mean, rstd = torch.native_layer_norm(z_GSK, width, None, None, eps)
+    error = torch.addcmul(bias_G1K - target_GSK, normed, weight_G1K) * weight_G1K
+    gradient, _, _ = torch.ops.aten.native_layer_norm_backward(
+        error, z_GSK, width, mean, rstd, None, None, [True, False, False]
+    )
+    return gradient
+
+
+def gelu_gradient(upstream: Tensor, x: Tensor) -> Tensor:
+    """`upstream * gelu'(x)` for the tanh form of GELU; differentiable in both arguments."""
+    return torch.ops.aten.gelu_backward(upstream, x, approximate="tanh")
+
+
+def scan(
+    step: Step,
+    state: State,
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor],
+    mini_batch: int,
+    checkpoint_group: int | None,
+) -> tuple[State, Tensor]:
+    """Run `step` over the mini-batches of `inputs` (each `[G, L, ...]`), carrying the state.
+
+    Each input is split once, so that the backward pass joins the pieces in one operation and its
+    cost stays linear in length (indexing one piece at a time would add a full-size gradient per
+    piece). A last mini-batch may be shorter: it acts as if padded with tokens of learning rate 0.
+
+    With `checkpoint_group` = n only the states at every n-th mini-batch are kept for the backward
+    pass; what lies between is computed again, group by group.
+    """
+    if checkpoint_group is None or not torch.is_grad_enabled():
+        return _walk(step, state, inputs, mini_batch)
+
+    def run_group(*flat: Tensor) -> tuple[Tensor, ...]:
+        tensors = tuple(flat)
+        inner_state, output = _walk(step, tensors[:-4], tensors[-4:], mini_batch)
+        return (*inner_state, output)
+
+    outputs = []
+    groups = zip(*(x.split(mini_batch * checkpoint_group, dim=1) for x in inputs), strict=True)
+    for group in groups:
+        *next_state, output = checkpoint(
+            run_group, *state, *group, use_reentrant=False, preserve_rng_state=False
+        )
+        state = tuple(next_state)
+        outputs.append(output)
+    return state, torch.cat(outputs, dim=1)
+
+
+def _walk(
+    step: Step, state: State, inputs: Sequence[Tensor], mini_batch: int
+) -> tuple[State, Tensor]:
+    outputs = []
+    for q, k, target, eta in zip(*(x.split(mini_batch, dim=1) for x in inputs), strict=True):
+        state, output = step(state, q, k, target, eta)
+        outputs.append(output)
+    return state, torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+
+
+def check_shapes(
+    q: Tensor,
+    k: Tensor,
+    target: Tensor,
+    eta: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    state: dict[str, tuple[Tensor, tuple[int, ...]]],
+    mini_batch: int,
+    checkpoint_group: int | None,
+) -> None:
+    """Check every argument of a TTT op; `state` maps a name to (tensor, its shape without B, H).
+
+    Raises:
+        ValueError: a rank, a size or a count is wrong; the message has both numbers.
+    """
+    if q.ndim != 4:
+        raise ValueError(f"q must be [B, H, L, K], got {q.ndim} dimensions: {tuple(q.shape)}")
+    batch, heads, length, width = q.shape
+    if length == 0:
+        raise ValueError("q holds no tokens: L is 0")
+    for name, tensor, shape in (
+        ("k", k, q.shape),
+        ("target", target, q.shape),
+        ("eta", eta, (batch, heads, length)),
+        ("norm_weight", norm_weight, (heads, width)),
+        ("norm_bias", norm_bias, (heads, width)),
+    ):
+        if tensor.shape != shape:
+            raise ValueError(f"{name} must be {tuple(shape)}, got {tuple(tensor.shape)}")
+    for name, (tensor, tail) in state.items():
+        if tensor.shape not in ((heads, *tail), (batch, heads, *tail)):
+            raise ValueError(
+                f"{name} must be {(heads, *tail)} or {(batch, heads, *tail)}, "
+                f"got {tuple(tensor.shape)}"
+            )
+    if mini_batch < 1:
+        raise ValueError(f"mini_batch must be at least 1, got {mini_batch}")
+    if checkpoint_group is not None and checkpoint_group < 1:
+        raise ValueError(f"checkpoint_group must be at least 1, got {checkpoint_group}")
+
+
+def per_sequence(state: Tensor, batch: int, heads: int) -> Tensor:
+    """`[H, ...]` (one initial state) or `[B, H, ...]` (one per sequence) to `[G, ...]`."""
+    tail = state.shape[-2:]
+    return state.expand(batch, heads, *tail).reshape(batch * heads, *tail)
+
+
+def per_head_row(parameter_HK: Tensor, batch: int) -> Tensor:
+    """`[H, K]` to `[G, 1, K]`, to be broadcast over the tokens of a mini-batch."""
+    heads, width = parameter_HK.shape
+    return parameter_HK.expand(batch, heads, width).reshape(batch * heads, 1, width)

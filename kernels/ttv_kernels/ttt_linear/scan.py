@@ -1,0 +1,54 @@
+"""TTT-Linear in plain PyTorch: all sequences at once, linear in length forwards and backwards."""
+
+import torch
+from torch import Tensor
+
+from ttv_kernels.inner_step import (
+    State,
+    head_norm,
+    loss_gradient,
+    per_head_row,
+    per_sequence,
+    scan,
+)
+
+
+def scan_linear(
+    q_BHLK: Tensor,
+    k_BHLK: Tensor,
+    target_BHLK: Tensor,
+    eta_BHL: Tensor,
+    norm_weight_HK: Tensor,
+    norm_bias_HK: Tensor,
+    state: tuple[Tensor, Tensor],
+    mini_batch: int,
+    checkpoint_group: int | None,
+    eps: float,
+) -> tuple[Tensor, State]:
+    """Return the output `[B, H, L, K]` and the final state, each part `[B, H, ...]`."""
+    batch, heads = q_BHLK.shape[:2]
+    weight = per_head_row(norm_weight_HK, batch)
+    bias = per_head_row(norm_bias_HK, batch)
+
+    def step(
+        state: State, q: Tensor, k: Tensor, target: Tensor, eta: Tensor
+    ) -> tuple[State, Tensor]:
+        w1, b1 = state
+        g1 = loss_gradient(torch.baddbmm(b1, k, w1), target, weight, bias, eps) * eta
+
+        w1 = torch.baddbmm(w1, k.mT, g1, alpha=-1)
+        b1 = b1 - g1.sum(1, keepdim=True)
+
+        output = q + head_norm(torch.baddbmm(b1, q, w1), weight, bias, eps)
+        return (w1, b1), output
+
+    inputs = (
+        q_BHLK.flatten(0, 1),
+        k_BHLK.flatten(0, 1),
+        target_BHLK.flatten(0, 1),
+        eta_BHL.flatten(0, 1).unsqueeze(-1),
+    )
+    initial = tuple(per_sequence(part, batch, heads) for part in state)
+    final, output = scan(step, initial, inputs, mini_batch, checkpoint_group)
+    unflatten = (batch, heads)
+    return output.unflatten(0, unflatten), tuple(part.unflatten(0, unflatten) for part in final)

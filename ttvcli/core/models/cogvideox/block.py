@@ -1,0 +1,148 @@
+"""One transformer block: local attention, optional TTT in both directions of time, MLP.
+
+Shape legend: B batch, M text tokens, N video tokens, L = M + N, D width, E width of the timestep
+embedding.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ttvcli.core.models.cogvideox.attention import LocalAttention
+from ttvcli.core.models.cogvideox.config import CogVideoXConfig
+from ttvcli.core.models.ttt.layer import TTTLayer
+from ttvcli.core.models.ttt.order import Segments
+from ttvcli.core.models.ttt.rotary import Rotary
+
+GATE_INIT = 0.1
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What all blocks of one forward share: the segments and where each token stands.
+
+    Attributes:
+        segments: how frames and text are divided.
+        window: rotary table of one attention window, text rows included; None without RoPE.
+        sequence: rotary table of the whole video in TTT's time order; None without TTT.
+        eta_source: see `order.last_row_source`; None for each token's own learning rate.
+    """
+
+    segments: Segments
+    window: Rotary | None
+    sequence: Rotary | None = None
+    eta_source: Tensor | None = None
+
+
+class AdaptiveNorm(nn.Module):
+    """LayerNorm of both streams, then shift and scale from the timestep; also gives the gates."""
+
+    def __init__(self, config: CogVideoXConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.time_embed_dim, 6 * config.width)
+        self.norm = nn.LayerNorm(
+            config.width, config.norm_eps, elementwise_affine=config.norm_elementwise_affine
+        )
+
+    def forward(
+        self, text_BMD: Tensor, video_BND: Tensor, emb_BE: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return text, video, text gate, video gate; gates are `[B, 1, D]`."""
+        parts = self.linear(F.silu(emb_BE)).unsqueeze(1).chunk(6, dim=-1)
+        shift, scale, gate, text_shift, text_scale, text_gate = parts
+        text = self.norm(text_BMD) * (1 + text_scale) + text_shift
+        video = self.norm(video_BND) * (1 + scale) + shift
+        return text, video, text_gate, gate
+
+
+class GeluProjection(nn.Module):
+    """Linear, then the tanh form of GELU."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x), approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """The MLP of a block, four times as wide inside."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            GeluProjection(width, 4 * width),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Block(nn.Module):
+    """Text and video through attention (and TTT) and MLP, each gated by the timestep."""
+
+    def __init__(self, config: CogVideoXConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm1 = AdaptiveNorm(config)
+        self.attn1 = LocalAttention(
+            width, config.num_attention_heads, config.attention_bias, config.dropout
+        )
+        self.ttt: TTTLayer | None = None
+        if config.ssm != "none":
+            self.ttt = TTTLayer(
+                width,
+                config.num_attention_heads,
+                config.ssm,
+                config.ttt_mini_batch,
+                config.ttt_base_lr,
+            )
+            self.forward_gate_video = nn.Parameter(torch.full((width,), GATE_INIT))
+            self.forward_gate_text = nn.Parameter(torch.full((width,), GATE_INIT))
+            self.backward_gate_video = nn.Parameter(torch.full((width,), GATE_INIT))
+            self.backward_gate_text = nn.Parameter(torch.full((width,), GATE_INIT))
+        self.norm2 = AdaptiveNorm(config)
+        self.ff = FeedForward(width, config.dropout)
+
+    def forward(
+        self, text_BMD: Tensor, video_BND: Tensor, emb_BE: Tensor, positions: Positions
+    ) -> tuple[Tensor, Tensor]:
+        text, video, text_gate, video_gate = self.norm1(text_BMD, video_BND, emb_BE)
+        text, video = self.mix(text, video, positions)
+        text_BMD = text_BMD + text_gate * text
+        video_BND = video_BND + video_gate * video
+
+        text, video, text_gate, video_gate = self.norm2(text_BMD, video_BND, emb_BE)
+        text_BMD = text_BMD + text_gate * self.ff(text)
+        video_BND = video_BND + video_gate * self.ff(video)
+        return text_BMD, video_BND
+
+    def mix(self, text: Tensor, video: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+        """Move information between tokens: near by attention, far by TTT in both directions."""
+        segments = positions.segments
+        text, video = self.attn1(text, video, segments, positions.window)
+        if self.ttt is None:
+            return text, video
+
+        text_new, video_new = self.read(text, video, positions)
+        text = text + torch.tanh(self.forward_gate_text) * text_new
+        video = video + torch.tanh(self.forward_gate_video) * video_new
+
+        text_new, video_new = self.read(*segments.reverse(text, video), positions)
+        text_new, video_new = segments.reverse(text_new, video_new)
+        text = text + torch.tanh(self.backward_gate_text) * text_new
+        video = video + torch.tanh(self.backward_gate_video) * video_new
+        return text, video
+
+    def read(self, text: Tensor, video: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+        """One pass of TTT over the whole video in time order; the same weights either way."""
+        assert self.ttt is not None and positions.sequence is not None
+        sequence = positions.segments.to_time_order(text, video)
+        sequence = self.ttt(sequence, positions.sequence, positions.eta_source)
+        return positions.segments.from_time_order(sequence)

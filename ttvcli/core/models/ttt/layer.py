@@ -1,0 +1,150 @@
+"""A TTT layer: attention's interface, with a small network per head as its memory.
+
+Shape legend: B batch, L tokens in time order, D width, H heads, K head width, F inner width.
+
+Learning to (Learn at Test Time), https://arxiv.org/abs/2407.04620, as used for video in One-Minute
+Video Generation with Test-Time Training, https://arxiv.org/abs/2504.05298. The inner network and
+its update are in `ttv_kernels`; here are the projections around it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from ttv_kernels.ttt_linear import ttt_linear
+from ttv_kernels.ttt_mlp import ttt_mlp
+
+from ttvcli.core.models.ttt.rotary import Rotary, rotate
+
+KINDS = ("ttt_linear", "ttt_mlp")
+INNER_EXPANSION = 4
+TARGET_EPS = 1e-8
+POST_NORM_EPS = 1e-6
+
+
+class TTTLayer(nn.Module):
+    """Sequence in, sequence out; cost linear in length, memory of fixed size.
+
+    Args:
+        width: D, of the tokens.
+        heads: H; each has its own inner network.
+        kind: "ttt_linear" (one matrix) or "ttt_mlp" (two layers, F = 4K).
+        mini_batch: tokens of one update of the inner network.
+        base_lr: upper end of the learned step size (0.1 for the MLP, 1.0 for the matrix).
+
+    Raises:
+        ValueError: unknown kind, or heads do not divide the width.
+    """
+
+    def __init__(
+        self, width: int, heads: int, kind: str, mini_batch: int = 64, base_lr: float = 0.1
+    ) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by {heads} heads")
+        self.heads = heads
+        self.head_width = width // heads
+        self.mini_batch = mini_batch
+        self.base_lr = base_lr
+        self.checkpoint_group: int | None = None
+
+        self.wq = nn.Linear(width, width)
+        self.wk = nn.Linear(width, width)
+        self.wv = nn.Linear(width, width)
+        self.ttt_norm_weight = nn.Parameter(torch.empty(heads, self.head_width))
+        self.ttt_norm_bias = nn.Parameter(torch.empty(heads, self.head_width))
+        self.lr_weight = nn.Parameter(torch.empty(heads, width))
+        self.lr_bias = nn.Parameter(torch.empty(heads))
+        inner = self.head_width * (INNER_EXPANSION if kind == "ttt_mlp" else 1)
+        self.W1 = nn.Parameter(torch.empty(heads, self.head_width, inner))
+        self.b1 = nn.Parameter(torch.empty(heads, 1, inner))
+        if kind == "ttt_mlp":
+            self.W2 = nn.Parameter(torch.empty(heads, inner, self.head_width))
+            self.b2 = nn.Parameter(torch.empty(heads, 1, self.head_width))
+        self.kind = kind
+        self.post_norm = nn.LayerNorm(width, eps=POST_NORM_EPS)
+        self.wo = nn.Linear(width, width)
+        self.init_weights()
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Fill every parameter: matrices N(0, 0.02), biases 0, norms the identity.
+
+        The published layer draws the same way but leaves the biases of wq, wk, wv and wo to
+        chance; here they start at 0.
+        """
+        for linear in (self.wq, self.wk, self.wv, self.wo):
+            nn.init.normal_(linear.weight, std=0.02, generator=generator)
+            nn.init.zeros_(linear.bias)
+        nn.init.normal_(self.lr_weight, std=0.02, generator=generator)
+        nn.init.zeros_(self.lr_bias)
+        nn.init.ones_(self.ttt_norm_weight)
+        nn.init.zeros_(self.ttt_norm_bias)
+        self.post_norm.reset_parameters()
+        for name, parameter in self.named_parameters(recurse=False):
+            if name in ("W1", "W2"):
+                nn.init.normal_(parameter, std=0.02, generator=generator)
+            elif name in ("b1", "b2"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, x_BLD: Tensor, rotary: Rotary, eta_source_L: Tensor | None = None) -> Tensor:
+        """Mix the tokens of each sequence in their order.
+
+        Args:
+            x_BLD: tokens in time order, text of a segment before its frames.
+            rotary: position of each of the L tokens (identity for text).
+            eta_source_L: for each position, the position whose learning rate it gets (see
+                `order.last_row_source`); None for its own.
+
+        Returns:
+            `[B, L, D]` in the same order; no residual of x is in it.
+        """
+        q, k, v = (self.split_heads(w(x_BLD)) for w in (self.wq, self.wk, self.wv))
+        q = rotate(F.normalize(q, dim=-1), rotary)
+        k = rotate(F.normalize(k, dim=-1), rotary)
+        target = self.target(v, k)
+
+        eta = self.learning_rate(x_BLD)
+        if eta_source_L is not None:
+            eta = eta[..., eta_source_L]
+
+        y = self.remember(q, k, target, eta)
+        return self.wo(self.post_norm(self.join_heads(y).to(x_BLD.dtype)))
+
+    def target(self, v_BHLK: Tensor, k_BHLK: Tensor) -> Tensor:
+        """What the inner network learns to give for k: V - K, normalised for each head."""
+        residual = v_BHLK - k_BHLK
+        deviation, mean = torch.std_mean(residual, dim=-1, keepdim=True)  # unbiased
+        residual = (residual - mean) / (deviation + TARGET_EPS)
+        weight, bias = self.ttt_norm_weight.unsqueeze(1), self.ttt_norm_bias.unsqueeze(1)
+        return torch.addcmul(bias, residual, weight)
+
+    def learning_rate(self, x_BLD: Tensor) -> Tensor:
+        """Step size of each token and head, `[B, H, L]`: sigmoid gate times base rate."""
+        gate = torch.sigmoid(F.linear(x_BLD, self.lr_weight, self.lr_bias))
+        return gate.mT * (self.base_lr / (self.head_width * self.mini_batch))
+
+    def remember(self, q: Tensor, k: Tensor, target: Tensor, eta: Tensor) -> Tensor:
+        """Run the inner network over the sequence, in fp32 whatever the dtype around it."""
+        with torch.autocast(q.device.type, enabled=False):
+            arguments = [
+                at_least_fp32(x)
+                for x in (q, k, target, eta, self.ttt_norm_weight, self.ttt_norm_bias)
+            ]
+            state = [at_least_fp32(x) for x in (self.W1, self.b1)]
+            options = {"mini_batch": self.mini_batch, "checkpoint_group": self.checkpoint_group}
+            if self.kind == "ttt_linear":
+                return ttt_linear(*arguments, *state, **options)[0]
+            state += [at_least_fp32(x) for x in (self.W2, self.b2)]
+            return ttt_mlp(*arguments, *state, **options)[0]
+
+    def split_heads(self, x_BLD: Tensor) -> Tensor:
+        return x_BLD.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+
+    def join_heads(self, x_BHLK: Tensor) -> Tensor:
+        return x_BHLK.transpose(1, 2).flatten(2)
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """Half precision to fp32; fp32 and fp64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
