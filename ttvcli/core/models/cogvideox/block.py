@@ -142,7 +142,8 @@ class Block(nn.Module):
 
     def read(self, text: Tensor, video: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
         """One pass of TTT over the whole video in time order; the same weights either way."""
-        assert self.ttt is not None and positions.sequence is not None
+        assert self.ttt is not None
+        assert positions.sequence is not None
         sequence = positions.segments.to_time_order(text, video)
         sequence = self.ttt(sequence, positions.sequence, positions.eta_source)
         return positions.segments.from_time_order(sequence)
