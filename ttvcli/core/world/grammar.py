@@ -153,7 +153,7 @@ def parse(text: str) -> dict[str, Any] | None:
             objects[-1]["motion"] = value
             objects[-1]["event"] = "" if kind == "motion" else kind
     if both and len(objects) == 2 and objects[0]["motion"] is None:
-        objects[0]["motion"] = objects[1]["motion"]
+        objects[0].update({key: objects[1][key] for key in ("motion", "event")})
     if pending is not None or len(objects) > 2 or (not objects and background is None):
         return None
     return {"objects": objects, "background": background}
@@ -245,11 +245,10 @@ def _motion_verbs(motion: str) -> list[Verb]:
 
 def _event_verbs(event: str, motion: str) -> list[Verb]:
     if event == "leave":
-        words = [word for word in _DIRECTION_WORDS[motion] if "wards" not in word]
+        plain, *others = _DIRECTION_WORDS[motion]
         leave = ("leaves the scene", "leaving the scene", "leave the scene")
-        return [_join(leave, word) for word in words] + [
-            _join(_join(verb, words[0]), "out of the scene") for verb in _MOVE[:2]
-        ]
+        out = [_join(_join(verb, plain), "out of the scene") for verb in _MOVE[:2]]
+        return [_join(leave, others[0]), *out]
     back = ("comes back", "coming back", "come back"), ("returns", "returning", "return")
     return [_join(verb, _FROM_SIDE[motion]) for verb in back]
 
