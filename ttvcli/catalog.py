@@ -1,7 +1,7 @@
 """The tables of everything that can be chosen by name: one line here adds one choice.
 
-A table maps a name to "module:ATTR". Nothing is imported until `get` is called, so that `--help` can
-list the choices without loading torch.
+A table maps a name to "module:ATTR". Nothing is imported until `get` is called, so that `--help`
+can list the choices without loading torch.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """What can go wrong for a user, and the exit code each kind ends with.
 
 An error says three things: what is wrong, where, and the command or change that fixes it. Only the
-command line prints them. `core` raises `ValueError` for bad arguments; everything else raises one of
-these.
+command line prints them. `core` raises `ValueError` for bad arguments; everything else raises one
+of these.
 """
 
 from collections.abc import Iterable

@@ -44,7 +44,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Like `replacing`, for a whole folder: `<name>.tmp-xxxxxxxx/` beside it, renamed at the end."""
+    """Like `replacing`, for a folder: `<name>.tmp-xxxxxxxx/` beside it, renamed at the end."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
@@ -76,7 +76,17 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as readable JSON (UTF-8, two spaces, a newline at the end) atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON that can be stored as UTF-8, also when a file name in it cannot."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # undecodable bytes of a file name, kept as lone surrogates
+        return json.dumps(value, indent=indent)
+    return text
 
 
 def append_line(path: str | Path, text: str) -> None:

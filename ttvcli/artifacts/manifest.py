@@ -2,8 +2,8 @@
 
 Fields that ttv knows: `id`, `path` (relative to the manifest), `sha256`, `width`, `height`, `fps`,
 `frames`, `duration`, `keep`, `reasons`, `metrics`, `segments` (each `start`, `end`, `caption`,
-`language`, `caption_source`, `scene_start`, `scene_end`). All others are kept as they are. The header
-of the run that wrote it is in `ttv.json` beside it.
+`language`, `caption_source`, `scene_start`, `scene_end`). All others are kept as they are. The
+header of the run that wrote it is in `ttv.json` beside it.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ttvcli.artifacts.atomic import append_line, write_text
+from ttvcli.artifacts.atomic import append_line, json_text, write_text
 from ttvcli.errors import ArtifactError
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -31,8 +31,8 @@ def manifest_path(path: str | Path) -> Path:
 def read_manifest(path: str | Path) -> list[Record]:
     """Read all records of a manifest, of the folder that holds it, or of standard input ("-").
 
-    A last line that is neither JSON nor ended by a newline was being written when the writer died: it
-    is ignored. Any other line that is not an object raises ArtifactError with its number.
+    A last line that is neither JSON nor ended by a newline was being written when the writer died:
+    it is ignored. Any other line that is not an object raises ArtifactError with its number.
     """
     if str(path) == "-":
         return _parse(sys.stdin.read(), where="standard input")
@@ -57,14 +57,15 @@ def write_manifest(path: str | Path, records: Iterable[Mapping[str, Any]]) -> No
 
 def to_line(record: Mapping[str, Any]) -> str:
     """Return a record as one line of JSON, keys in the order of the record."""
-    return json.dumps(record, ensure_ascii=False)
+    return json_text(dict(record))
 
 
 class ManifestWriter:
     """Appends records, each flushed to the disk before `append` returns; "-" is standard output.
 
-    Opening repairs the file: a torn last line is cut off, a missing last newline is added. `done` holds the ids already there, so a
-    step that goes through its items in order continues where it stopped.
+    Opening repairs the file: a torn last line is cut off, a missing last newline is added. `done`
+    holds the ids already there, so a step that goes through its items in order continues where it
+    stopped.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -1,8 +1,8 @@
 """The header that every artifact carries: kind, schema version, producer, settings, origin.
 
-A reader compares the header with what it needs and refuses a mismatch, so that no step ever works on
-data made with other settings. The header of a folder lives in `ttv.json`; single files hold it in
-their own metadata.
+A reader compares the header with what it needs and refuses a mismatch, so that no step ever works
+on data made with other settings. The header of a folder lives in `ttv.json`; single files hold it
+in their own metadata.
 """
 
 import hashlib

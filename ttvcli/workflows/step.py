@@ -61,8 +61,8 @@ SILENT = Silent()
 class Plan:
     """What a run would do: the answer to `--dry-run`.
 
-    `items` are name and value pairs in reading order, `bytes` what it needs ("ram", "vram", "disk"),
-    `eta_seconds` the expected time or None when it cannot be told.
+    `items` are name and value pairs in reading order, `bytes` what it needs ("ram", "vram",
+    "disk"), `eta_seconds` the expected time or None when it cannot be told.
     """
 
     command: str
