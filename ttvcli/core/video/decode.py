@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_PIXELS = 8192 * 8192  # 8K video is half of it
-# Demuxers that read one file and nothing else. Playlists (hls, dash, concat) are left out on purpose.
+# Demuxers that read one file and nothing else: playlists (hls, dash, concat) are left out.
 FORMATS = (
     "mov,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ogg,flv,asf,ivf,"
     "obu,mxf,dv,nut,rm,yuv4mpegpipe,mp3,wav,flac,aac"
@@ -93,7 +93,7 @@ class Video:
         """Yield every frame in presentation order with repaired times.
 
         Raises:
-            UnreadableVideo: corrupt or truncated; raised where the damage is found, so that the frames
+            UnreadableVideo: corrupt or truncated; raised where the damage is found, when the frames
                 before it have already been seen. `scan` finds it beforehand.
         """
         rate = self.info.fps
@@ -162,7 +162,8 @@ def open_video(path: str | Path) -> Iterator[Video]:
             context = stream.codec_context
             if not 0 < context.width * context.height <= MAX_PIXELS:
                 size = f"{context.width}x{context.height}" if context.width else "of unknown size"
-                raise UnreadableVideo("too_large", f"frames {size}, the limit is {MAX_PIXELS} pixels")
+                limited = f"frames {size}, the limit is {MAX_PIXELS} pixels"
+                raise UnreadableVideo("too_large", limited)
             context.options = limit
             context.thread_count = 1
             context.thread_type = "NONE"
@@ -211,7 +212,8 @@ def _open_container(url: str, limit: dict[str, str]) -> Any:
     whitelist = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     try:
         # The limit has to hold while PyAV probes too: probing decodes a frame.
-        return av.open(url, container_options=whitelist, stream_options=[limit] * _MOST_STREAMS)
+        limits: list[Any] = [limit] * _MOST_STREAMS
+        return av.open(url, container_options=whitelist, stream_options=limits)
     except UnicodeError:
         raise
     except ValueError:  # MPEG streams are found by probing only, and cannot have such large frames
@@ -258,11 +260,11 @@ def _choose_stream(container: Any) -> Any:
     if not streams:
         kinds = sorted({str(s.type) for s in container.streams})
         raise UnreadableVideo("no_video_stream", f"streams: {', '.join(kinds) or 'none'}")
-    # The largest, and the first among equals: previews and second angles come after it.
-    stream = max(streams, key=lambda s: (s.codec_context.width or 0) * (s.codec_context.height or 0))
-    if stream.codec_context is None:
+    streams = [s for s in streams if s.codec_context is not None]
+    if not streams:
         raise UnreadableVideo("no_video_stream", "no decoder for its codec")
-    return stream
+    # The largest, and the first among equals: previews and second angles come after it.
+    return max(streams, key=lambda s: s.codec_context.width * s.codec_context.height)
 
 
 def _describe(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:

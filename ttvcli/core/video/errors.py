@@ -15,7 +15,7 @@ REASONS = {
 
 
 class UnreadableVideo(Exception):
-    """A video that cannot be used; `reason_code` is a key of REASONS, `detail` says what was seen."""
+    """A video that cannot be used: `reason_code` is a key of REASONS, `detail` what was seen."""
 
     def __init__(self, reason_code: str, detail: str = "") -> None:
         if reason_code not in REASONS:

@@ -34,8 +34,8 @@ class PictureReader:
 
     Args:
         sample_aspect: width of a stored pixel over its height.
-        size: (width, height) wanted; the picture is scaled to cover it (area averaging down, bicubic
-            up) and cut to it around the centre. None keeps the shown size.
+        size: (width, height) wanted; the picture is scaled to cover it (area averaging down,
+            bicubic up) and cut to it around the centre. None keeps the shown size.
     """
 
     def __init__(self, sample_aspect: Fraction, size: tuple[int, int] | None = None) -> None:
@@ -74,7 +74,7 @@ class PictureReader:
         return np.ascontiguousarray(picture)
 
     def rotation(self, frame: av.VideoFrame) -> int:
-        """Degrees, counter-clockwise, that a player turns the frame by; only quarter turns count."""
+        """Degrees counter-clockwise that a player turns the frame by; only quarter turns count."""
         angle = int(frame.rotation) % 360
         return angle if angle % 90 == 0 else 0
 
@@ -107,7 +107,8 @@ class PictureReader:
         width = max(round(shown_width * scale), want_width)
         height = max(round(shown_height * scale), want_height)
         if width * height > _MAX_SCALED:  # a picture of one line, made to cover a square
-            raise UnreadableVideo("too_large", f"{frame.width}x{frame.height} cannot cover the size")
+            shape = f"{frame.width}x{frame.height} cannot cover {want_width}x{want_height}"
+            raise UnreadableVideo("too_large", shape)
         return width, height
 
 

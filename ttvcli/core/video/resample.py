@@ -2,14 +2,14 @@
 
 The rules, shared by every step that reads videos:
 
-- **Frame rate**: output frame i shows the source frame whose time is nearest to i / fps, earlier on a
-  tie. Times are presentation times, so a variable frame rate comes out right; frames are repeated or
-  left out, never blended. There are as many output frames as fit before the end of the last one.
+- **Frame rate**: output frame i shows the source frame whose time is nearest to i / fps, the
+  earlier one on a tie. Times are presentation times, so a variable frame rate comes out right;
+  frames are repeated or left out, never blended. Output ends where the last frame ends.
 - **Size**: scaled to cover the wanted size, then cut to it around the centre. Smaller videos are
   enlarged (bicubic); `enlarged` tells by how much.
-- **Length**: consecutive clips without overlap. What is left at the end is dropped, unless one frame
-  is missing: a video of exactly 3 s has 48 frames at 16 fps where a clip has 49, so its last frame is
-  shown once more.
+- **Length**: consecutive clips without overlap. What is left at the end is dropped, unless one
+  frame is missing: a video of exactly 3 s has 48 frames at 16 fps where a clip has 49, so its last
+  frame is shown once more.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -91,7 +91,7 @@ def resample(
 
 
 def enlarged(shown: tuple[int, int], size: tuple[int, int]) -> float:
-    """Return the factor by which a picture of `shown` pixels is enlarged to cover `size`; at least 1."""
+    """Return by how much a picture of `shown` pixels is enlarged to cover `size`; at least 1."""
     return max(size[0] / shown[0], size[1] / shown[1], 1.0)
 
 

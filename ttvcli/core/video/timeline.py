@@ -35,8 +35,8 @@ def repaired_times(frames: Iterable[F], period: Fraction) -> Iterator[tuple[Frac
         frames: anything with `pts`, `duration` and `time_base`, as PyAV's frames.
         period: seconds between frames where the file does not say, from its nominal rate.
 
-    A frame's duration is what the file states if that is plausible, else `period`. It matters for the
-    last frame only: every other frame is shown until the next one starts.
+    A frame's duration is what the file states if that is plausible, else `period`. It matters for
+    the last frame only: every other frame is shown until the next one starts.
     """
     if period <= 0:
         raise ValueError(f"the period between frames must be positive, got {period}")

@@ -1,7 +1,8 @@
 """High dynamic range (PQ, HLG; BT.2020 colours) to the range and colours of an ordinary screen.
 
 Curves: SMPTE ST 2084 (PQ) and ITU-R BT.2100 (HLG). Light above half of the reference white of
-203 cd/m2 is compressed by the brightest channel, which keeps hues; colours outside BT.709 are clipped.
+203 cd/m2 is compressed by the brightest channel, which keeps hues; colours outside BT.709 are
+clipped.
 """
 
 import numpy as np
@@ -30,9 +31,8 @@ def hdr_to_sdr(picture: np.ndarray, transfer: int) -> np.ndarray:
     brightest = np.maximum(light.max(axis=2, keepdims=True), 1e-6)
     light *= _compress(brightest) / brightest
     light = np.clip(light @ _TO_BT709.T, 0.0, 1.0)
-    encoded = np.where(
-        light <= 0.0031308, 12.92 * light, 1.055 * np.power(light, 1 / 2.4, dtype=np.float32) - 0.055
-    )
+    curve = 1.055 * np.power(light, 1 / 2.4, dtype=np.float32) - 0.055
+    encoded = np.where(light <= 0.0031308, 12.92 * light, curve)
     return np.round(encoded * 255.0).astype(np.uint8)
 
 
