@@ -8,7 +8,7 @@ they take the two ids behind its 100 sentinels, whose embedding rows T5 never tr
 import io
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
@@ -99,7 +99,7 @@ def train_tokenizer(sentences: Iterable[str], path: str | Path, vocab_size: int)
         raise ValueError(f"vocab_size is {vocab_size}, the fixed pieces alone need {floor}")
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
+        sentence_iterator=_with_word_ends(sentences),
         model_writer=model,
         model_type="unigram",
         vocab_size=vocab_size,
@@ -117,3 +117,18 @@ def train_tokenizer(sentences: Iterable[str], path: str | Path, vocab_size: int)
         minloglevel=2,
     )
     Path(path).write_bytes(model.getvalue())
+
+
+def _with_word_ends(sentences: Iterable[str]) -> Iterator[str]:
+    """Yield the sentences, then every word once with three different ends.
+
+    The trainer's candidates are the substrings that different characters follow. In a small
+    grammar most words are always followed by a space, so without this they could not become
+    pieces and would be cut to fragments, however frequent.
+    """
+    words: set[str] = set()
+    for sentence in sentences:
+        words.update(re.findall(r"[^\W_]+", sentence.casefold()))
+        yield sentence
+    for word in sorted(words):
+        yield f"{word} {word}, {word}."
