@@ -22,6 +22,7 @@ HEADER_NAME = "ttv.json"
 
 KINDS = {
     "clips": "folder of captioned videos with a manifest",
+    "model": "model folder",
     "latents": "folder of VAE latents with a manifest",
     "embeddings": "folder of text embeddings with a manifest",
     "checkpoint": "training checkpoint",
