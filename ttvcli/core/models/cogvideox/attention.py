@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ttvcli.core.models.ttt.order import Segments
-from ttvcli.core.models.ttt.rotary import Rotary, rotate
+from ttvcli.core.models.ttt.rotary import rotate
 
 QK_NORM_EPS = 1e-6
 
@@ -32,7 +32,7 @@ class LocalAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
     def forward(
-        self, text_BMD: Tensor, video_BND: Tensor, segments: Segments, rotary: Rotary | None
+        self, text_BMD: Tensor, video_BND: Tensor, segments: Segments, rotary: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return new text and video tokens; `rotary` is for one window, text included."""
         joint = torch.cat([text_BMD, video_BND], dim=1)

@@ -14,7 +14,6 @@ from ttvcli.core.models.cogvideox.attention import LocalAttention
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.ttt.layer import TTTLayer
 from ttvcli.core.models.ttt.order import Segments
-from ttvcli.core.models.ttt.rotary import Rotary
 
 GATE_INIT = 0.1
 
@@ -31,8 +30,8 @@ class Positions:
     """
 
     segments: Segments
-    window: Rotary | None
-    sequence: Rotary | None = None
+    window: Tensor | None
+    sequence: Tensor | None = None
     eta_source: Tensor | None = None
 
 

@@ -23,7 +23,7 @@ from ttvcli.core.models.cogvideox.embeddings import (
 from ttvcli.core.models.cogvideox.positions import rotary_table
 from ttvcli.core.models.ttt.layer import TTTLayer
 from ttvcli.core.models.ttt.order import Segments, last_row_source
-from ttvcli.core.models.ttt.rotary import Rotary, concatenate, identity
+from ttvcli.core.models.ttt.rotary import identity
 
 
 class FinalNorm(nn.Module):
@@ -123,19 +123,17 @@ class CogVideoXTransformer(nn.Module):
         table = rotary_table(config, frames, rows, columns, device)
         window = None
         if config.use_rotary_positional_embeddings:
-            first = segments.owned_tokens[0]
-            video = Rotary(table.cos[:first], table.sin[:first])
-            window = concatenate([identity(segments.text_tokens, table), video])
+            video = table[: segments.owned_tokens[0]]
+            window = torch.cat([identity(segments.text_tokens, table), video])
         if config.ssm == "none":
             return Positions(segments, window)
 
-        texts = identity(segments.text_total, table)
-        cos = segments.to_time_order(texts.cos[None], table.cos[None])[0]
-        sin = segments.to_time_order(texts.sin[None], table.sin[None])[0]
+        text = identity(segments.text_total, table)
+        sequence = segments.to_time_order(text[None], table[None])[0]
         source = None
         if config.ttt_lr_mode == "last-row" and segments.count > 1:
             source = last_row_source(segments, config.ttt_mini_batch, device)
-        return Positions(segments, window, Rotary(cos, sin), source)
+        return Positions(segments, window, sequence, source)
 
     def check(self, latents: Tensor, text: Tensor, timestep: Tensor, ofs: Tensor | None) -> None:
         """Raise ValueError where inputs do not fit the config or each other."""

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
-from ttvcli.core.models.ttt.rotary import Rotary
+from ttvcli.core.models.ttt.rotary import table
 
 THETA = 10000.0
 
 
 def rotary_table(
     config: CogVideoXConfig, frames: int, rows: int, columns: int, device: torch.device
-) -> Rotary:
-    """Angles of all N video tokens: K/4 dimensions for time, 3K/8 each for row and column."""
+) -> Tensor:
+    """Rotations of all N video tokens, complex64 `[N, K/2]`: K/4 dimensions for time, 3K/8 each for row and column."""
     if config.patch_size_t is None:
         row_at, column_at = fitted_grid(
             rows,
@@ -40,7 +40,7 @@ def rotary_table(
         ],
         dim=-1,
     ).flatten(0, 2)
-    return Rotary(angles.cos(), angles.sin())
+    return table(angles)
 
 
 def fitted_grid(
@@ -86,7 +86,7 @@ def sine_table(
 
     per_axis = 3 * config.width // 8
     size = (frames, rows, columns, -1)
-    table = torch.cat(
+    joint = torch.cat(
         [
             _sines(time_at, config.width // 4)[:, None, None].expand(size),
             _sines(column_at, per_axis)[None, None, :].expand(size),
@@ -94,7 +94,7 @@ def sine_table(
         ],
         dim=-1,
     )
-    return table.flatten(0, 2)
+    return joint.flatten(0, 2)
 
 
 def _sines(position: Tensor, dimensions: int) -> Tensor:

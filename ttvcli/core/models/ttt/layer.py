@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ttv_kernels.ttt_linear import ttt_linear
 from ttv_kernels.ttt_mlp import ttt_mlp
 
-from ttvcli.core.models.ttt.rotary import Rotary, rotate
+from ttvcli.core.models.ttt.rotary import rotate
 
 KINDS = ("ttt_linear", "ttt_mlp")
 INNER_EXPANSION = 4
@@ -87,7 +87,7 @@ class TTTLayer(nn.Module):
             elif name in ("b1", "b2"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, x_BLD: Tensor, rotary: Rotary, eta_source_L: Tensor | None = None) -> Tensor:
+    def forward(self, x_BLD: Tensor, rotary: Tensor, eta_source_L: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence in their order.
 
         Args:
@@ -100,45 +100,46 @@ class TTTLayer(nn.Module):
             `[B, L, D]` in the same order; no residual of x is in it.
         """
         q, k, v = (self.split_heads(w(x_BLD)) for w in (self.wq, self.wk, self.wv))
-        q = rotate(F.normalize(q, dim=-1), rotary)
-        k = rotate(F.normalize(k, dim=-1), rotary)
-        target = self.target(v, k)
-
         eta = self.learning_rate(x_BLD)
         if eta_source_L is not None:
             eta = eta[..., eta_source_L]
 
-        y = self.remember(q, k, target, eta)
-        return self.wo(self.post_norm(self.join_heads(y).to(x_BLD.dtype)))
+        with torch.autocast(x_BLD.device.type, enabled=False):
+            q = rotate(F.normalize(q, dim=-1), rotary)
+            k = rotate(F.normalize(k, dim=-1), rotary)
+            y = self.remember(q, k, self.target(v, k), eta)
+
+        return self.wo(self.post_norm(self.join_heads(y).to(self.post_norm.weight.dtype)))
 
     def target(self, v_BHLK: Tensor, k_BHLK: Tensor) -> Tensor:
-        """What the inner network learns to give for k: V - K, normalised for each head."""
-        residual = v_BHLK - k_BHLK
-        deviation, mean = torch.std_mean(residual, dim=-1, keepdim=True)  # unbiased
-        residual = (residual - mean) / (deviation + TARGET_EPS)
-        weight, bias = self.ttt_norm_weight.unsqueeze(1), self.ttt_norm_bias.unsqueeze(1)
-        return torch.addcmul(bias, residual, weight)
+        """What the inner network learns to give for k: V - K, normalised for each head.
+
+        The normalisation divides by the unbiased deviation (over K - 1): LayerNorm's, which
+        divides by K, with the ratio of the two moved into the weight.
+        """
+        residual = F.layer_norm(v_BHLK - k_BHLK, (self.head_width,), eps=TARGET_EPS**2)
+        unbiased = ((self.head_width - 1) / self.head_width) ** 0.5
+        weight = at_least_fp32(self.ttt_norm_weight).unsqueeze(1) * unbiased
+        return torch.addcmul(at_least_fp32(self.ttt_norm_bias).unsqueeze(1), residual, weight)
 
     def learning_rate(self, x_BLD: Tensor) -> Tensor:
         """Step size of each token and head, `[B, H, L]`: sigmoid gate times base rate."""
-        gate = torch.sigmoid(F.linear(x_BLD, self.lr_weight, self.lr_bias))
+        gate = torch.sigmoid(at_least_fp32(F.linear(x_BLD, self.lr_weight, self.lr_bias)))
         return gate.mT * (self.base_lr / (self.head_width * self.mini_batch))
 
     def remember(self, q: Tensor, k: Tensor, target: Tensor, eta: Tensor) -> Tensor:
         """Run the inner network over the sequence, in fp32 whatever the dtype around it."""
-        with torch.autocast(q.device.type, enabled=False):
-            arguments = [
-                at_least_fp32(x)
-                for x in (q, k, target, eta, self.ttt_norm_weight, self.ttt_norm_bias)
-            ]
-            state = [at_least_fp32(x) for x in (self.W1, self.b1)]
-            options = {"mini_batch": self.mini_batch, "checkpoint_group": self.checkpoint_group}
-            if self.kind == "ttt_linear":
-                return ttt_linear(*arguments, *state, **options)[0]
-            state += [at_least_fp32(x) for x in (self.W2, self.b2)]
-            return ttt_mlp(*arguments, *state, **options)[0]
+        norm = (at_least_fp32(self.ttt_norm_weight), at_least_fp32(self.ttt_norm_bias))
+        options = {"mini_batch": self.mini_batch, "checkpoint_group": self.checkpoint_group}
+        first = (at_least_fp32(self.W1), at_least_fp32(self.b1))
+        if self.kind == "ttt_linear":
+            return ttt_linear(q, k, target, eta, *norm, *first, **options)[0]
+        second = (at_least_fp32(self.W2), at_least_fp32(self.b2))
+        return ttt_mlp(q, k, target, eta, *norm, *first, *second, **options)[0]
 
     def split_heads(self, x_BLD: Tensor) -> Tensor:
+        """`[B, L, D]` to fp32 `[B, H, L, K]`: all that follows up to `wo` needs the precision."""
+        x_BLD = at_least_fp32(x_BLD)
         return x_BLD.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
 
     def join_heads(self, x_BHLK: Tensor) -> Tensor:
