@@ -1,8 +1,8 @@
 """Safetensors files: read the layout without torch, load lazily, write the same bytes every time.
 
 The format is 8 bytes of header length, a JSON header, then the raw tensors. Layouts are read here
-in plain Python, so that a file can be described without torch. Writing is ours too: the library puts
-the metadata in an order that changes from run to run, and our artifacts are compared byte for byte.
+in plain Python, so that a file can be described without torch. Writing is ours too: the library has
+no fixed order for metadata, and our artifacts are compared byte for byte.
 """
 
 import json
