@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ttvcli.core.world.scene import Floats, Scene, segment_moments
+from ttvcli.core.world.scene import FPS, Floats, Scene, segment_moments
 from ttvcli.core.world.vocabulary import BACKGROUNDS, COLOURS
 
 Frames = NDArray[np.uint8]
@@ -27,16 +27,15 @@ def render_frame(scene: Scene, frame: int, size: int) -> Frames:
     return _render(scene, index, np.array([u]), size)[0]
 
 
-def render_frames(scene: Scene, size: int) -> Iterator[Frames]:
-    """Yield every frame in order, uint8 [size, size, 3]."""
+def render_frames(scene: Scene, size: int, fps: int = FPS) -> Iterator[Frames]:
+    """Yield every frame in order, uint8 [size, size, 3]; 3 fps n + 1 frames for n segments."""
     for index in range(len(scene.segments)):
-        yield from _render(scene, index, segment_moments(scene, index), size)
+        yield from _render(scene, index, segment_moments(scene, index, fps), size)
 
 
 def render_clip(scene: Scene, size: int) -> Frames:
     """Draw the whole clip as uint8 [frames, size, size, 3]."""
-    moments = range(len(scene.segments))
-    return np.concatenate([_render(scene, i, segment_moments(scene, i), size) for i in moments])
+    return np.stack(list(render_frames(scene, size)))
 
 
 def render_background(name: str, size: int) -> Floats:

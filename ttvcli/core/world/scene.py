@@ -128,10 +128,11 @@ class Scene:
         return cls(tuple(segments))
 
 
-def segment_moments(scene: Scene, index: int) -> Floats:
-    """Return the moments u of the frames that a segment owns: 48, or 49 for the last one."""
+def segment_moments(scene: Scene, index: int, fps: int = FPS) -> Floats:
+    """Return the moments u of the frames that a segment owns: 48 at 16 fps, 49 for the last one."""
+    frames = SEGMENT_SECONDS * fps
     last = index == len(scene.segments) - 1
-    return np.arange(SEGMENT_FRAMES + last, dtype=np.float64) / SEGMENT_FRAMES
+    return np.arange(frames + last, dtype=np.float64) / frames
 
 
 def track(scene: Scene) -> Floats:
