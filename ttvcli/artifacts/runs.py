@@ -1,0 +1,147 @@
+"""Training runs: `runs/<date>-<name>/{ttv.json, config.toml, plan.json, metrics.jsonl, checkpoints/}`.
+
+`metrics.jsonl` holds one line a step and is the same for an interrupted and an uninterrupted run;
+wall-clock times, which never are, go to `timing.jsonl`.
+"""
+
+import datetime
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import tomli_w
+
+from ttvcli.artifacts.atomic import write_json, write_text
+from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header
+from ttvcli.errors import UsageError
+
+RUNS = Path("runs")
+
+
+def run_folder(out: Path | None, name: str) -> Path:
+    """The folder of a run: `out`, or the day's folder of that name under `runs/`."""
+    if out is not None:
+        return out
+    return RUNS / f"{datetime.date.today().isoformat()}-{name}"
+
+
+def open_run(
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    made_from: Mapping[str, Any],
+    shown: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    force: bool,
+) -> Path:
+    """Claim `folder` for a run with these settings, or reopen the run that has the same.
+
+    Args:
+        settings: what decides the result; its hash names the run.
+        made_from: hashes of the inputs, checked when a run is reopened.
+        shown: every setting, for `config.toml`.
+
+    Raises:
+        UsageError: the folder holds a run with other settings or inputs, and `force` is False.
+    """
+    new = header("run", {"settings": settings, "made_from": made_from}, made_from)
+    if force and (folder / HEADER_NAME).exists():
+        _clear(folder)
+    state = claim_folder(folder, new, force=force)
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    if state != "continued":
+        write_text(folder / "config.toml", tomli_w.dumps(_without_none(dict(shown))))
+        write_json(folder / "plan.json", dict(plan))
+    _point_latest(folder)
+    return folder
+
+
+def _clear(folder: Path) -> None:
+    import shutil
+
+    for name in ("checkpoints", "model", "samples"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    # TOML has no null; a setting that was not given is left out.
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _point_latest(folder: Path) -> None:
+    """Make `runs/latest` a link to the run, when it lives under `runs/`."""
+    if folder.resolve().parent != RUNS.resolve():
+        return
+    link = RUNS / "latest"
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.name)
+
+
+def latest_run() -> Path:
+    """The run that `runs/latest` points to.
+
+    Raises:
+        UsageError: there is none.
+    """
+    link = RUNS / "latest"
+    if not link.exists():
+        raise UsageError("there is no run yet", where=str(link), fix="start one with `ttv train`")
+    return link.resolve()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All complete lines of `metrics.jsonl`; a torn last line is ignored."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def last_metrics(folder: Path) -> dict[str, float]:
+    """The newest line of `metrics.jsonl`, or nothing."""
+    lines = read_metrics(folder)
+    return lines[-1] if lines else {}
+
+
+def keep_metrics_before(folder: Path, steps_done: int) -> None:
+    """Drop the lines of steps that ran after the checkpoint a run goes on from."""
+    kept = [line for line in read_metrics(folder) if line["step"] <= steps_done]
+    text = "".join(json.dumps(line) + "\n" for line in kept)
+    write_text(folder / "metrics.jsonl", text)
+
+
+class MetricsLog:
+    """Appends one line a step to `metrics.jsonl`, and the seconds it took to `timing.jsonl`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._timing = (folder / "timing.jsonl").open("a", encoding="utf-8")
+
+    def write(self, values: Mapping[str, float], seconds: float) -> None:
+        """Write one step."""
+        self._metrics.write(json.dumps(dict(values)) + "\n")
+        self._metrics.flush()
+        self._timing.write(json.dumps({"step": values["step"], "seconds": round(seconds, 4)}) + "\n")
+        self._timing.flush()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._metrics.close()
+        self._timing.close()

@@ -1,0 +1,228 @@
+"""Where training batches come from: pixels, latents with text, or labelled captions.
+
+A source answers `batch(indices, generator)`; which clips step `s` uses depends on the seed and the
+step alone, so a resumed run reads on where the stopped one would have.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ttvcli.artifacts.embeddings import load_embeddings
+from ttvcli.artifacts.latents import load_latents
+from ttvcli.artifacts.manifest import read_manifest
+from ttvcli.core.training.objectives import LatentBatch, sample_posterior
+from ttvcli.core.video.decode import read_frames
+from ttvcli.errors import ArtifactError, UsageError
+
+
+class Source(Protocol):
+    """A set of clips that can be read by index."""
+
+    def __len__(self) -> int:
+        """Number of clips."""
+
+    def batch(self, indices: list[int], generator: torch.Generator) -> Any:
+        """The batch of these clips; `generator` draws crops and posterior noise."""
+
+
+def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int]:
+    """Indices of one step of an endless stream of shuffled passes over `count` clips."""
+    chosen = []
+    for position in range(step * batch_size, (step + 1) * batch_size):
+        epoch, place = divmod(position, count)
+        order = np.random.default_rng((seed, epoch)).permutation(count)
+        chosen.append(int(order[place]))
+    return chosen
+
+
+def kept_records(folder: Path, what: str) -> list[dict[str, Any]]:
+    """The manifest's records that are not marked `keep: false`.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    records = [record for record in read_manifest(folder) if record.get("keep", True)]
+    if not records:
+        raise ArtifactError(f"no {what} to train on", where=str(folder), fix=_FIX[what])
+    return records
+
+
+_FIX = {
+    "clips": "make some with `ttv prep synth --out raw/`",
+    "latents": "make some with `ttv prep encode raw/ --out latents/`",
+}
+
+
+class PixelClips:
+    """Videos named by a manifest, cut to `frames` at a random place; [B, 3, T, H, W] in [-1, 1]."""
+
+    def __init__(self, folder: Path, frames: int) -> None:
+        self.folder = folder
+        self.frames = frames
+        self.records = kept_records(folder, "clips")
+        sizes = {(r["width"], r["height"]) for r in self.records}
+        if len(sizes) > 1:
+            raise ArtifactError(
+                f"videos of {len(sizes)} sizes cannot share a batch", where=str(folder)
+            )
+        short = [r["id"] for r in self.records if r["frames"] < frames]
+        if short:
+            raise ArtifactError(
+                f"{len(short)} videos are shorter than clip_frames {frames}, such as {short[0]}",
+                where=str(folder),
+            )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def batch(self, indices: list[int], generator: torch.Generator) -> Tensor:
+        clips = []
+        for index in indices:
+            record = self.records[index]
+            room = record["frames"] - self.frames
+            start = int(torch.randint(room + 1, (1,), generator=generator))
+            pixels = []
+            for number, (_, frame) in enumerate(read_frames(self.folder / record["path"])):
+                if number >= start + self.frames:
+                    break
+                if number >= start:
+                    pixels.append(frame)
+            clips.append(np.stack(pixels))
+        video = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
+        return video.float() / 127.5 - 1.0
+
+
+class LatentClips:
+    """Encoded clips with their text; draws from the posterior and scales.
+
+    Args:
+        latents: folder of `ttv prep encode`. text: folder of `ttv embed-text`.
+        scaling_factor: of the VAE that made the latents.
+        vae_hash, text_encoder_hash: of the model being trained; a mismatch is an ArtifactError.
+    """
+
+    def __init__(
+        self,
+        latents: Path,
+        text: Path,
+        *,
+        scaling_factor: float,
+        vae_hash: str,
+        text_encoder_hash: str,
+    ) -> None:
+        self.latents = latents
+        self.text = text
+        self.scaling_factor = scaling_factor
+        self.hashes = {"vae": vae_hash, "text encoder": text_encoder_hash}
+        self.records = kept_records(latents, "latents")
+        texts = {record["id"]: record for record in read_manifest(text)}
+        missing = [r["id"] for r in self.records if r["id"] not in texts]
+        if missing:
+            raise ArtifactError(
+                f"{len(missing)} clips have no text embedding, such as {missing[0]}",
+                where=str(text),
+                fix=f"run `ttv embed-text {latents} --out {text}` again",
+            )
+        self.text_paths = {key: texts[key]["path"] for key in texts}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def batch(self, indices: list[int], generator: torch.Generator) -> LatentBatch:
+        latents, text = [], []
+        for index in indices:
+            record = self.records[index]
+            mean, logvar, about = load_latents(self.latents / record["path"])
+            self._check("vae", about.get("vae_hash"), self.latents / record["path"])
+            drawn = sample_posterior(mean.float(), logvar.float(), generator)
+            latents.append(drawn.transpose(0, 1) * self.scaling_factor)
+            path = self.text / self.text_paths[record["id"]]
+            embedded, _, about = load_embeddings(path)
+            self._check("text encoder", about.get("encoder_hash"), path)
+            text.append(embedded.float())
+        shapes = {tuple(t.shape) for t in latents} | {tuple(t.shape) for t in text}
+        if len(shapes) > 2:
+            raise ArtifactError(
+                f"clips of different sizes or lengths cannot share a batch: {sorted(shapes)}",
+                where=str(self.latents),
+                fix="encode them into folders of their own, one for each stage",
+            )
+        return LatentBatch(torch.stack(latents), torch.stack(text))
+
+    def _check(self, name: str, found: str | None, path: Path) -> None:
+        if found != self.hashes[name]:
+            raise ArtifactError(
+                f"stale: made with {name} {found}, the model has {self.hashes[name]}",
+                where=str(path),
+                fix="run `ttv prep encode` and `ttv embed-text` again with this --model",
+            )
+
+
+class LabelledCaptions:
+    """Fresh captions of the tiny world with the attributes they describe."""
+
+    def __init__(self, tokenize: Callable[[str], list[int]]) -> None:
+        from ttvcli.core.world.labels import caption_labels
+
+        self.tokenize = tokenize
+        self.make = caption_labels
+
+    def __len__(self) -> int:
+        return 1 << 30
+
+    def batch(self, indices: list[int], generator: torch.Generator) -> dict[str, Any]:
+        ids, labels = [], []
+        for index in indices:
+            caption, about = self.make(np.random.default_rng(index))
+            ids.append(self.tokenize(caption))
+            labels.append(about)
+        names = labels[0]
+        return {
+            "ids": torch.tensor(ids),
+            "labels": {name: torch.tensor([label[name] for label in labels]) for name in names},
+        }
+
+
+def prefetch(make: Callable[[int], Any], first: int, last: int, ahead: int = 2) -> Iterator[Any]:
+    """Yield `make(step)` for each step in order, computed in a thread up to `ahead` steps early."""
+    done: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for step in range(first, last):
+                item = make(step)
+                while not stop.is_set():
+                    try:
+                        done.put((True, item), timeout=0.1)
+                        break
+                    except queue.Full:
+                        continue
+                if stop.is_set():
+                    return
+        except BaseException as error:  # handed to the reader, which raises it
+            done.put((False, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in range(first, last):
+            good, item = done.get()
+            if not good:
+                raise item
+            yield item
+    finally:
+        stop.set()
+
+
+def require_folder(path: Path | None, flag: str) -> Path:
+    """The path of a needed input; UsageError naming the flag when it was not given."""
+    if path is None:
+        raise UsageError(f"{flag} is needed for this target", fix=f"add {flag} FOLDER")
+    return path

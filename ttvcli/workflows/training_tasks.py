@@ -1,0 +1,278 @@
+"""What differs between training a transformer, a VAE and a text encoder.
+
+A task brings together the network, its objective, where its batches come from, and how the trained
+weights become a model folder.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ttvcli.artifacts import model_folder
+from ttvcli.artifacts.embeddings import load_embeddings
+from ttvcli.artifacts.presets import load_preset
+from ttvcli.artifacts.schema import settings_hash
+from ttvcli.core.device import DTYPES
+from ttvcli.core.training import objectives
+from ttvcli.core.training.loop import Objective, Trainer, step_generator
+from ttvcli.errors import UsageError
+from ttvcli.workflows import components
+from ttvcli.workflows.step import Progress
+from ttvcli.workflows.training_data import (
+    LabelledCaptions,
+    LatentClips,
+    PixelClips,
+    Source,
+    kept_records,
+    require_folder,
+)
+
+if TYPE_CHECKING:
+    from ttvcli.workflows.train import TrainConfig
+
+_DATA_STREAM = 1_000_000_007  # keeps the data's random numbers apart from the objective's
+_TOKENIZER_CAPTIONS = 20_000
+_SCALE_CLIPS = 64
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything the loop needs, whatever is being trained."""
+
+    trainer: Trainer
+    source: Source
+    made_from: dict[str, str]
+    export: Callable[[Path], None]
+
+    def data_generator(self, step: int) -> torch.Generator:
+        """The generator for crops and posterior draws of one step."""
+        return step_generator(self.trainer.seed + _DATA_STREAM, step)
+
+    def to_device(self, batch: Any) -> Any:
+        """Move a batch to the training device."""
+        device = self.trainer.device
+        if isinstance(batch, Tensor):
+            return batch.to(device)
+        if isinstance(batch, dict):
+            return {key: self.to_device(value) for key, value in batch.items()}
+        if is_dataclass(batch) and not isinstance(batch, type):
+            moved = {key: value.to(device) for key, value in vars(batch).items()}
+            return replace(batch, **moved)
+        return batch
+
+
+def component_values(config: "TrainConfig") -> dict[str, Any]:
+    """The architecture of the component to train: from the preset, or from the model's folder."""
+    if config.init == "scratch":
+        values = dict(load_preset("model", config.architecture)[config.target])
+    else:
+        values = model_folder.read_config(
+            model_folder.resolve_model(config.model), config.target
+        )
+    if config.target == "transformer" and config.ssm:
+        values["ssm"] = config.ssm
+    return values
+
+
+def describe_task(config: "TrainConfig") -> tuple[list[tuple[str, str | int | float]], int]:
+    """Lines for the plan and the number of weights; networks are built without memory."""
+    with torch.device("meta"):
+        network = components.build(config.target, component_values(config))
+    weights = sum(p.numel() for p in network.parameters())
+    items: list[tuple[str, str | int | float]] = [
+        ("target", config.target),
+        ("start", f"{config.init} ({_origin(config)})"),
+        ("weights", weights),
+    ]
+    if config.target != "text_encoder":
+        folder = require_folder(config.data, "--data")
+        what = "latents" if config.target == "transformer" else "clips"
+        items.append((what, len(kept_records(folder, what))))
+    return items, weights
+
+
+def _origin(config: "TrainConfig") -> str:
+    return config.architecture if config.init == "scratch" else config.model
+
+
+def build_task(config: "TrainConfig", device: torch.device, progress: Progress) -> Task:
+    """Build the task that `config.target` names."""
+    return _TASKS[config.target](config, device, progress)
+
+
+def _network(config: "TrainConfig", progress: Progress) -> nn.Module:
+    """The network to train, fresh or with the model's weights (new TTT layers start fresh)."""
+    values = component_values(config)
+    if config.init == "scratch":
+        return components.build_from_scratch(config.target, values, config.seed)
+    folder = model_folder.resolve_model(config.model)
+    if values == model_folder.read_config(folder, config.target):
+        return components.load(folder, config.target)
+    network = components.build_from_scratch(config.target, values, config.seed)
+    weights = model_folder.open_weights(folder, config.target)
+    state = {name: weights[name].float() for name in weights}
+    missing = network.load_state_dict(state, strict=False)
+    foreign = [name for name in missing.missing_keys if ".ttt." not in f".{name}"]
+    foreign = [name for name in foreign if "_gate_" not in name]
+    if foreign or missing.unexpected_keys:
+        raise UsageError(
+            f"--model does not fit: {foreign[:3]} missing, {missing.unexpected_keys[:3]} unknown",
+            where=str(folder),
+        )
+    progress.note(f"new TTT layers: {len(missing.missing_keys)} tensors start fresh")
+    return network
+
+
+def _trainer(
+    config: "TrainConfig", network: nn.Module, objective: Objective, device: torch.device
+) -> Trainer:
+    return Trainer(
+        network.train().to(device),
+        objective,
+        config.optimizer,
+        total_steps=config.steps,
+        ema_decay=config.ema_decay,
+        precision=config.precision,
+        device=device,
+        seed=config.seed,
+    )
+
+
+def _transformer(config: "TrainConfig", device: torch.device, progress: Progress) -> Task:
+    base = model_folder.resolve_model(config.model)
+    vae = model_folder.read_config(base, "vae")
+    vae_hash = model_folder.component_hash(base, "vae")
+    encoder_hash = model_folder.component_hash(base, "text_encoder")
+    text = require_folder(config.text, "--text")
+    latents = require_folder(config.data, "--data")
+    source = LatentClips(
+        latents,
+        text,
+        scaling_factor=vae["scaling_factor"],
+        vae_hash=vae_hash,
+        text_encoder_hash=encoder_hash,
+    )
+    null, _, _ = load_embeddings(text / "empty.safetensors")
+    if model_folder.read_about(base).get("null_text") == "zero":
+        null = torch.zeros_like(null)
+    objective = objectives.DiffusionObjective(
+        components.load_schedule(base), null[0].float(), config.caption_dropout
+    )
+    trainer = _trainer(config, _network(config, progress), objective, device)
+
+    def export(out: Path) -> None:
+        model_folder.copy_components(base, out, skip=("transformer",))
+        _write_network(out, config, trainer, trainer.model.config.to_dict())  # type: ignore
+
+    made_from = {
+        "latents": settings_hash([r.get("sha256", r["id"]) for r in source.records]),
+        "vae": vae_hash,
+        "text encoder": encoder_hash,
+        "start": "" if config.init == "scratch" else model_folder.component_hash(base, "transformer"),
+    }
+    return Task(trainer, source, made_from, export)
+
+
+def _vae(config: "TrainConfig", device: torch.device, progress: Progress) -> Task:
+    folder = require_folder(config.data, "--data")
+    source = PixelClips(folder, config.clip_frames)
+    objective = objectives.VAEObjective(config.kl_weight, config.edge_weight)
+    trainer = _trainer(config, _network(config, progress), objective, device)
+
+    def export(out: Path) -> None:
+        values = trainer.model.config.to_dict()  # type: ignore[operator, union-attr]
+        values["scaling_factor"] = _latent_scale(trainer, source)
+        if config.init == "model":
+            base = model_folder.resolve_model(config.model)
+            model_folder.copy_components(base, out, skip=("vae",))
+        else:
+            preset = load_preset("model", config.architecture)
+            model_folder.write_config(out, "scheduler", preset["scheduler"])
+            model_folder.write_about(out, preset.get("ttv", {}))
+        _write_network(out, config, trainer, values)
+
+    made_from = {"clips": settings_hash([r["sha256"] for r in source.records])}
+    return Task(trainer, source, made_from, export)
+
+
+def _latent_scale(trainer: Trainer, source: Source) -> float:
+    """1 / standard deviation of the posterior means, so that scaled latents have unit variance."""
+    network = trainer.model
+    trained = {name: value.clone() for name, value in network.state_dict().items()}
+    if trainer.ema is not None:
+        network.load_state_dict(trainer.ema.merged_state_dict(network))
+    means = []
+    with torch.no_grad():
+        for start in range(0, min(_SCALE_CLIPS, len(source)), 8):
+            chosen = list(range(start, min(start + 8, len(source))))
+            pixels = source.batch(chosen, step_generator(trainer.seed, start))
+            means.append(network.encode(pixels.to(trainer.device))[0].cpu())  # type: ignore
+    network.load_state_dict(trained)
+    return round(1.0 / float(torch.cat(means).std()), 6)
+
+
+def _text_encoder(config: "TrainConfig", device: torch.device, progress: Progress) -> Task:
+    from ttvcli.core.models.text.tokenizer import SentencePieceTokenizer, train_tokenizer
+    from ttvcli.core.world.labels import caption_labels, label_classes
+
+    base = model_folder.resolve_model(config.model)
+    values = component_values(config)
+    preset = load_preset("model", config.architecture)
+    spiece = base / "tokenizer" / "spiece.model"
+    if config.init == "scratch":
+        spiece = _scratch_file(config)
+        captions = [
+            caption_labels(np.random.default_rng(i))[0] for i in range(_TOKENIZER_CAPTIONS)
+        ]
+        train_tokenizer(captions, spiece, values["vocab_size"])
+    tokenizer = SentencePieceTokenizer(spiece)
+    tokens = preset["transformer"]["max_text_seq_length"]
+    source = LabelledCaptions(lambda text: tokenizer.encode(text, tokens))
+    network = objectives.CaptionLabels(
+        _network(config, progress), values["d_model"], label_classes()
+    )
+    trainer = _trainer(config, network, objectives.caption_label_objective, device)
+
+    def export(out: Path) -> None:
+        model_folder.copy_components(base, out, skip=("text_encoder", "tokenizer"))
+        model_folder.write_file(out, "tokenizer/spiece.model", spiece.read_bytes())
+        _write_network(out, config, trainer, values, prefix="encoder.")
+
+    made_from = {"tokenizer": settings_hash(list(spiece.read_bytes()))}
+    return Task(trainer, source, made_from, export)
+
+
+def _scratch_file(config: "TrainConfig") -> Path:
+    from ttvcli.artifacts.runs import run_folder
+
+    folder = run_folder(config.out, config.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "spiece.model"
+
+
+def _write_network(
+    out: Path, config: "TrainConfig", trainer: Trainer, values: dict[str, Any], prefix: str = ""
+) -> None:
+    """Write the averaged weights (the trained ones without an average) into a model folder."""
+    network = trainer.model
+    state = trainer.ema.merged_state_dict(network) if trainer.ema else network.state_dict()
+    dtype = DTYPES[config.export_dtype]
+    chosen = {
+        name.removeprefix(prefix): value.to("cpu", dtype).contiguous()
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+    shown = asdict(values) if is_dataclass(values) and not isinstance(values, type) else values
+    model_folder.write_component(out, config.target, shown, chosen)
+
+
+_TASKS: dict[str, Callable[["TrainConfig", torch.device, Progress], Task]] = {
+    "transformer": _transformer,
+    "vae": _vae,
+    "text_encoder": _text_encoder,
+}
