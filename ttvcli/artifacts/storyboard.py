@@ -1,8 +1,8 @@
 """Storyboards: one text for each 3 s segment of a video, and where new scenes begin.
 
-Read forms: our JSON (`{"segments": [{"text", "negative"?, "scene_start"?}], "seconds"?}`), the prompt
-files of TTT-Video (`.json` a list of videos, `.jsonl` one video a line; a video is a list of `{"text",
-"requires_scene_transition"?, "neg_text"?}`), and plain text with one segment a line.
+Read forms: our JSON (`{"segments": [{"text", "negative"?, "scene_start"?}], "seconds"?}`), the
+prompt files of TTT-Video (`.json` a list of videos, `.jsonl` one video a line; a video is a list of
+`{"text", "requires_scene_transition"?, "neg_text"?}`), and plain text with one segment a line.
 """
 
 import json
@@ -140,7 +140,7 @@ def check_storyboard(
             count = count_tokens(text)
             if count > max_tokens:
                 raise ArtifactError(
-                    f"segment {number}: its {kind} has {count} tokens, the model takes {max_tokens}",
+                    f"segment {number}: its {kind} has {count} tokens, the limit is {max_tokens}",
                     where=where,
                     fix="shorten it",
                 )
