@@ -6,7 +6,7 @@ K head width.
 The inner loss of a token is `0.5 * ||LN(z) - target||^2` with one affine LayerNorm per head.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -98,9 +98,9 @@ def check_shapes(
     k: Tensor,
     target: Tensor,
     eta: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    state: dict[str, tuple[Tensor, tuple[int, ...]]],
+    norm: tuple[Tensor, Tensor],
+    *,
+    state: Mapping[str, tuple[Tensor, tuple[int, ...]]],
     mini_batch: int,
     checkpoint_group: int | None,
 ) -> None:
@@ -118,8 +118,8 @@ def check_shapes(
         ("k", k, q.shape),
         ("target", target, q.shape),
         ("eta", eta, (batch, heads, length)),
-        ("norm_weight", norm_weight, (heads, width)),
-        ("norm_bias", norm_bias, (heads, width)),
+        ("norm_weight", norm[0], (heads, width)),
+        ("norm_bias", norm[1], (heads, width)),
     ):
         if tensor.shape != shape:
             raise ValueError(f"{name} must be {tuple(shape)}, got {tuple(tensor.shape)}")

@@ -43,8 +43,26 @@ def ttt_linear(
     """
     width = q.shape[-1]
     state = {"W1": (W1, (width, width)), "b1": (b1, (1, width))}
-    check_shapes(q, k, target, eta, norm_weight, norm_bias, state, mini_batch, checkpoint_group)
+    norm = (norm_weight, norm_bias)
+    check_shapes(
+        q,
+        k,
+        target,
+        eta,
+        norm,
+        state=state,
+        mini_batch=mini_batch,
+        checkpoint_group=checkpoint_group,
+    )
     output, final = scan_linear(
-        q, k, target, eta, norm_weight, norm_bias, (W1, b1), mini_batch, checkpoint_group, eps
+        q,
+        k,
+        target,
+        eta,
+        norm,
+        (W1, b1),
+        mini_batch=mini_batch,
+        checkpoint_group=checkpoint_group,
+        eps=eps,
     )
     return output, (final[0], final[1])

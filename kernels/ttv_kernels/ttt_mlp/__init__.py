@@ -50,17 +50,26 @@ def ttt_mlp(
         "W2": (W2, (hidden, width)),
         "b2": (b2, (1, width)),
     }
-    check_shapes(q, k, target, eta, norm_weight, norm_bias, state, mini_batch, checkpoint_group)
+    norm = (norm_weight, norm_bias)
+    check_shapes(
+        q,
+        k,
+        target,
+        eta,
+        norm,
+        state=state,
+        mini_batch=mini_batch,
+        checkpoint_group=checkpoint_group,
+    )
     output, final = scan_mlp(
         q,
         k,
         target,
         eta,
-        norm_weight,
-        norm_bias,
+        norm,
         (W1, b1, W2, b2),
-        mini_batch,
-        checkpoint_group,
-        eps,
+        mini_batch=mini_batch,
+        checkpoint_group=checkpoint_group,
+        eps=eps,
     )
     return output, (final[0], final[1], final[2], final[3])

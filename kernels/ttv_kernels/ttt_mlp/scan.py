@@ -20,17 +20,16 @@ def scan_mlp(
     k_BHLK: Tensor,
     target_BHLK: Tensor,
     eta_BHL: Tensor,
-    norm_weight_HK: Tensor,
-    norm_bias_HK: Tensor,
+    norm_HK: tuple[Tensor, Tensor],
     state: tuple[Tensor, Tensor, Tensor, Tensor],
+    *,
     mini_batch: int,
     checkpoint_group: int | None,
     eps: float,
 ) -> tuple[Tensor, State]:
     """Return the output `[B, H, L, K]` and the final state, each part `[B, H, ...]`."""
     batch, heads = q_BHLK.shape[:2]
-    weight = per_head_row(norm_weight_HK, batch)
-    bias = per_head_row(norm_bias_HK, batch)
+    weight, bias = (per_head_row(part, batch) for part in norm_HK)
 
     def step(
         state: State, q: Tensor, k: Tensor, target: Tensor, eta: Tensor

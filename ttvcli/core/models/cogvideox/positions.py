@@ -16,7 +16,10 @@ THETA = 10000.0
 def rotary_table(
     config: CogVideoXConfig, frames: int, rows: int, columns: int, device: torch.device
 ) -> Tensor:
-    """Rotations of all N video tokens, complex64 `[N, K/2]`: K/4 dimensions for time, 3K/8 each for row and column."""
+    """Rotations of all N video tokens, complex64 `[N, K/2]`.
+
+    K/4 dimensions are for time, 3K/8 each for row and column.
+    """
     if config.patch_size_t is None:
         row_at, column_at = fitted_grid(
             rows,

@@ -129,13 +129,17 @@ class TTTLayer(nn.Module):
 
     def remember(self, q: Tensor, k: Tensor, target: Tensor, eta: Tensor) -> Tensor:
         """Run the inner network over the sequence, in fp32 whatever the dtype around it."""
-        norm = (at_least_fp32(self.ttt_norm_weight), at_least_fp32(self.ttt_norm_bias))
-        options = {"mini_batch": self.mini_batch, "checkpoint_group": self.checkpoint_group}
-        first = (at_least_fp32(self.W1), at_least_fp32(self.b1))
-        if self.kind == "ttt_linear":
-            return ttt_linear(q, k, target, eta, *norm, *first, **options)[0]
-        second = (at_least_fp32(self.W2), at_least_fp32(self.b2))
-        return ttt_mlp(q, k, target, eta, *norm, *first, *second, **options)[0]
+        op = ttt_linear if self.kind == "ttt_linear" else ttt_mlp
+        fixed = [self.ttt_norm_weight, self.ttt_norm_bias, self.W1, self.b1]
+        if self.kind == "ttt_mlp":
+            fixed += [self.W2, self.b2]
+        output, _ = op(
+            *(q, k, target, eta),
+            *(at_least_fp32(parameter) for parameter in fixed),
+            mini_batch=self.mini_batch,
+            checkpoint_group=self.checkpoint_group,
+        )
+        return output
 
     def split_heads(self, x_BLD: Tensor) -> Tensor:
         """`[B, L, D]` to fp32 `[B, H, L, K]`: all that follows up to `wo` needs the precision."""
