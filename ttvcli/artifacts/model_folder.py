@@ -203,7 +203,9 @@ def copy_components(source: str | Path, target: str | Path, *, skip: tuple[str, 
                 shutil.copyfile(file, target / component / file.name)
         _enter(target, component)
     if (source / HEADER_NAME).is_file():
-        write_about(target, read_about(source))
+        about = read_about(source)
+        about.pop("hashes", None)  # they are of the model as a whole, which the copy need not be
+        write_about(target, about)
 
 
 def read_about(folder: str | Path) -> dict[str, Any]:
@@ -216,6 +218,30 @@ def read_about(folder: str | Path) -> dict[str, Any]:
 def write_about(folder: str | Path, about: Mapping[str, Any]) -> None:
     """Note facts about a model that the diffusers layout has no place for."""
     write_json(Path(folder) / HEADER_NAME, header("model", about))
+
+
+def seal(folder: str | Path) -> dict[str, str]:
+    """Note the hash of every component in the folder, for `broken_components` to check later."""
+    hashes = {name: component_hash(folder, name) for name in COMPONENTS if _is_there(folder, name)}
+    write_about(folder, {**read_about(folder), "hashes": hashes})
+    return hashes
+
+
+def broken_components(folder: str | Path) -> list[str]:
+    """Return the components whose files are not those the folder was sealed with."""
+    hashes = read_about(folder).get("hashes", {})
+    return [
+        name
+        for name, expected in hashes.items()
+        if not _is_there(folder, name) or component_hash(folder, name) != expected
+    ]
+
+
+def _is_there(folder: str | Path, component: str) -> bool:
+    try:
+        return all(path.is_file() for path in component_files(folder, component))
+    except ArtifactError:
+        return False
 
 
 def _enter(folder: Path, component: str) -> None:

@@ -6,6 +6,7 @@ import typer
 
 from ttvcli.cli.options import Json
 from ttvcli.cli.output import Output
+from ttvcli.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +35,6 @@ def register(app: typer.Typer) -> None:
 
         Only headers are read: it answers at once, whatever the size.
         """
-        from ttvcli.errors import UsageError
         from ttvcli.workflows.info import InfoConfig, run
 
         chosen = artifact or model
