@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttvcli.artifacts.safetensors_file import read_about, read_tensors, write_tensors
+from ttvcli.artifacts.safetensors_file import read_about, read_artifact, write_artifact
 from ttvcli.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def save_latents(
         name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
         for name, tensor in (("mean", mean), ("logvar", logvar))
     }
-    write_tensors(path, KIND, tensors, metadata)
+    write_artifact(path, KIND, tensors, metadata)
 
 
 def load_latents(path: str | Path) -> "tuple[Tensor, Tensor, dict[str, Any]]":
@@ -56,7 +56,7 @@ def load_latents(path: str | Path) -> "tuple[Tensor, Tensor, dict[str, Any]]":
     Raises:
         ArtifactError: missing, damaged, or not latents.
     """
-    tensors, about = read_tensors(path, KIND)
+    tensors, about = read_artifact(path, KIND)
     if set(tensors) != {"mean", "logvar"}:
         raise ArtifactError(f"holds {sorted(tensors)}, expected mean and logvar", where=str(path))
     return tensors["mean"], tensors["logvar"], about

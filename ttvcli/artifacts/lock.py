@@ -14,8 +14,8 @@ LOCK_NAME = ".lock"
 def only_writer(folder: str | Path) -> Iterator[None]:
     """Hold the lock of a folder; UsageError if another process has it.
 
-    The system gives the lock back when its holder ends in any way, so a killed run leaves nothing to
-    clean up. The empty file stays. Where the system has no such locks, there is no check.
+    The system gives the lock back when its holder ends in any way, so a killed run leaves nothing
+    to clean up. The empty file stays. Where the system has no such locks, there is no check.
     """
     try:
         import fcntl

@@ -148,7 +148,7 @@ def open_video(path: str | Path) -> Iterator[Video]:
         UnreadableVideo: the file is not one that can be used; see `errors.REASONS`.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     # "file:" keeps names such as `concat:x.mp4` or `%03d.mp4` from meaning anything.
     url = "file:" + str(path)
     limit = {"max_pixels": str(MAX_PIXELS)}
@@ -220,10 +220,11 @@ def _open_container(url: str, limit: dict[str, str]) -> Any:
         return av.open(url, container_options=whitelist)
 
 
-def _check_file(path: Path) -> None:
-    # Opening a named pipe or a device would wait for ever, so look before opening.
+def check_file(path: str | Path) -> None:
+    """Raise UnreadableVideo unless this is a readable, non-empty, regular file; opens nothing."""
+    # Opening a named pipe or a device would wait for ever.
     try:
-        found = path.stat()
+        found = Path(path).stat()
     except PermissionError as error:
         raise UnreadableVideo("permission", str(error.strerror)) from error
     except OSError as error:  # missing, dangling or circular link

@@ -19,6 +19,8 @@ from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, TypeVar
 
+from ttvcli.core.video.errors import UnreadableVideo
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -127,8 +129,10 @@ class ClipReader:
         left = self.clip_frames
         length = min(CHUNK + 1, left)
         while left:
-            pictures = islice(self._pictures, length)
-            yield np.stack(list(_converted(pictures, self._convert)))
+            chunk = list(_converted(islice(self._pictures, length), self._convert))
+            if len(chunk) < length:  # the scan saw more: the file changed in between
+                raise UnreadableVideo("truncated", "the file ends before its scan said")
+            yield np.stack(chunk)
             left -= length
             length = CHUNK
 

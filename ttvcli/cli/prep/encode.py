@@ -1,0 +1,92 @@
+"""`ttv prep encode`: videos to latents."""
+
+from typing import Annotated
+
+import typer
+
+from ttvcli.cli.options import (
+    ConfigFile,
+    Device,
+    DryRun,
+    Dtype,
+    Force,
+    Fps,
+    Frames,
+    Json,
+    Limit,
+    Model,
+    Out,
+    Quiet,
+    Set,
+    ShowConfig,
+    Size,
+    Threads,
+)
+from ttvcli.cli.run_step import execute
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("encode")
+    def encode(
+        source: Annotated[
+            str | None,
+            typer.Argument(
+                help="Folder of videos (sub-folders too), one video, a manifest, or - for stdin.",
+                show_default=False,
+            ),
+        ] = None,
+        out: Out = None,
+        model: Model = None,
+        size: Size = None,
+        fps: Fps = None,
+        frames: Frames = None,
+        dtype: Dtype = None,
+        device: Device = None,
+        threads: Threads = None,
+        limit: Limit = None,
+        force: Force = None,
+        json: Json = False,
+        quiet: Quiet = False,
+        dry_run: DryRun = False,
+        show_config: ShowConfig = False,
+        sets: Set = None,
+        config: ConfigFile = None,
+    ) -> None:
+        """Encode videos of any kind to latents of one size, frame rate and length.
+
+        Longer videos give several clips. A video that cannot be read is skipped with its reason in
+        report.json, and the exit code is then 5. A .txt file beside a video is its caption. Run
+        the same command again to continue after a stop; what is done is not done twice.
+
+        \b
+        Examples:
+          ttv prep encode raw/ --out latents/
+          ttv prep encode videos/ --out latents/ --frames 145 --size 128x128
+          ttv prep encode clips/manifest.jsonl --out latents/ --model CogVideoX-5b/ --dtype bf16
+          ttv prep encode videos/ --out latents/ --dry-run
+        """
+        flags = {
+            "source": source,
+            "out": out,
+            "model": model,
+            "size": size,
+            "fps": fps,
+            "frames": frames,
+            "dtype": dtype,
+            "device": device,
+            "threads": threads,
+            "limit": limit,
+            "force": force,
+        }
+        execute(
+            "encode",
+            flags,
+            json=json,
+            quiet=quiet,
+            dry_run=dry_run,
+            show_config=show_config,
+            sets=sets,
+            config_file=config,
+        )
