@@ -48,7 +48,8 @@ def set_state(generator: Generators | None, state: Tensor | None) -> None:
     if len(singles) != len(state):
         raise ValueError(f"{len(singles)} generators for {len(state)} saved states")
     for single, bytes_N in zip(singles, state, strict=True):
-        single.set_state(bytes_N.contiguous())
+        # a copy: the generator reads from the start of the storage, not from where a view starts
+        single.set_state(bytes_N.clone())
 
 
 def as_list(generator: Generators) -> list[torch.Generator]:
