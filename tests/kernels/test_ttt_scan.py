@@ -1,0 +1,242 @@
+"""The scans of both inner networks against their specification, and their cost in length."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from ttv_kernels.inner_step import gelu_gradient, loss_gradient
+from ttv_kernels.reference_step import gelu_derivative
+from ttv_kernels.reference_step import loss_gradient as loss_gradient_in_steps
+from ttv_kernels.ttt_linear import ttt_linear
+from ttv_kernels.ttt_linear.reference import reference as linear_reference
+from ttv_kernels.ttt_mlp import ttt_mlp
+from ttv_kernels.ttt_mlp.reference import reference as mlp_reference
+
+B, H, K, F = 2, 3, 8, 12
+OPS = {"linear": (ttt_linear, linear_reference), "mlp": (ttt_mlp, mlp_reference)}
+both = pytest.mark.parametrize("op", OPS)
+
+# float64 against float64, different order of summation
+EXACT = 1e-10
+
+
+def arguments(op: str, length: int, batch: int = B, grad: bool = True) -> list[Tensor]:
+    """q, k, target, eta, norm weight and bias, then the state; full rank, of size 0.5."""
+    generator = torch.Generator().manual_seed(length)
+
+    def random(*shape: int) -> Tensor:
+        x = 0.5 * torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return x.requires_grad_(grad)
+
+    tokens = [random(batch, H, length, K) for _ in range(3)]
+    eta = (0.05 * torch.rand(batch, H, length, generator=generator)).double().requires_grad_(grad)
+    norm = [random(H, K), random(H, K)]
+    inner = K if op == "linear" else F
+    state = [random(H, K, inner), random(H, 1, inner)]
+    if op == "mlp":
+        state += [random(H, F, K), random(H, 1, K)]
+    return [*tokens, eta, *norm, *state]
+
+
+def scalar(output: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+    """A loss that sees every entry of output and final state differently."""
+    total = output.new_zeros(())
+    for part in (output, *state):
+        total = total + (part * torch.linspace(-1, 1, part.numel()).view_as(part)).sum()
+    return total
+
+
+def largest(errors: list[tuple[Tensor, Tensor]]) -> float:
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in errors)
+
+
+@both
+@pytest.mark.parametrize("length", [20, 23, 3], ids=["whole", "partial-last", "less-than-one"])
+@pytest.mark.parametrize("group", [None, 2, 100])
+def test_scan_equals_the_reference_with_all_gradients(op: str, length: int, group: int | None):
+    run, reference = OPS[op]
+    inputs = arguments(op, length)
+    output, state = run(*inputs, mini_batch=5, checkpoint_group=group)
+    expected, expected_state = reference(*inputs[:6], tuple(inputs[6:]), 5)
+    gradients = torch.autograd.grad(scalar(output, state), inputs)
+    expected_gradients = torch.autograd.grad(scalar(expected, expected_state), inputs)
+
+    assert largest([(output, expected), *zip(state, expected_state, strict=True)]) < EXACT
+    assert largest(list(zip(gradients, expected_gradients, strict=True))) < EXACT
+
+
+@both
+@pytest.mark.parametrize("group", [None, 2])
+def test_gradients_equal_finite_differences(op: str, group: int | None):
+    run = OPS[op][0]
+    inputs = [
+        x[:1].detach().requires_grad_() if i < 4 else x for i, x in enumerate(arguments(op, 7))
+    ]
+
+    def function(*args: Tensor) -> tuple[Tensor, ...]:
+        output, state = run(*args, mini_batch=3, checkpoint_group=group)
+        return (output, *state)
+
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+
+
+@both
+def test_a_run_cut_in_tiles_that_carry_the_state_equals_one_run(op: str):
+    run = OPS[op][0]
+    inputs = arguments(op, 25, grad=False)
+    whole, final = run(*inputs, mini_batch=5)
+    state, tiles = inputs[6:], []
+    for start, end in ((0, 10), (10, 15), (15, 25)):
+        tokens = [x[:, :, start:end] for x in inputs[:4]]
+        tile, state = run(*tokens, *inputs[4:6], *state, mini_batch=5)
+        tiles.append(tile)
+    assert largest([(torch.cat(tiles, dim=2), whole), *zip(state, final, strict=True)]) < EXACT
+
+
+@both
+def test_a_partial_last_mini_batch_equals_padding_with_learning_rate_zero(op: str):
+    run = OPS[op][0]
+    inputs = arguments(op, 23, grad=False)
+    output, state = run(*inputs, mini_batch=5)
+    pad = [torch.nn.functional.pad(x, (0, 0, 0, 2), value=0.3) for x in inputs[:3]]
+    eta = torch.nn.functional.pad(inputs[3], (0, 2))
+    padded, padded_state = run(*pad, eta, *inputs[4:], mini_batch=5)
+    assert largest([(padded[:, :, :23], output), *zip(padded_state, state, strict=True)]) < EXACT
+
+
+@both
+def test_without_learning_rate_the_state_stays(op: str):
+    inputs = arguments(op, 10, grad=False)
+    inputs[3] = torch.zeros_like(inputs[3])
+    _, state = OPS[op][0](*inputs, mini_batch=5)
+    for part, initial in zip(state, inputs[6:], strict=True):
+        assert torch.equal(part, initial.expand_as(part))
+
+
+@both
+def test_each_update_lowers_the_inner_loss(op: str):
+    """Repeating one mini-batch must bring LN(f(k)) closer to its target."""
+    inputs = arguments(op, 5, grad=False)
+    repeated = [x.repeat(1, 1, 30, 1) for x in inputs[:3]]
+    repeated[0] = repeated[1]  # ask with the keys, so that the output is k + LN(f(k))
+    output, _ = OPS[op][0](*repeated, inputs[3].repeat(1, 1, 30), *inputs[4:], mini_batch=5)
+    loss = (output - repeated[1] - repeated[2]).square().mean((0, 1, 3)).view(30, 5).mean(1)
+    assert (loss.diff() < 0).all()
+
+
+def graph_size(output: Tensor) -> int:
+    seen, queue = set(), [output.grad_fn]
+    while queue:
+        node = queue.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            queue += [parent for parent, _ in node.next_functions]
+    return len(seen)
+
+
+def saved_bytes(run: Callable[[], object]) -> int:
+    """Bytes of distinct storage the graph keeps, inputs and leaves included."""
+    storages: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        kept = run()
+        del kept
+    return sum(storages.values())
+
+
+@both
+def test_graph_and_saved_bytes_grow_linearly_with_length(op: str):
+    run = OPS[op][0]
+    nodes, sizes = [], []
+    for mini_batches in (8, 16, 32):
+        inputs = arguments(op, 5 * mini_batches)
+        nodes.append(graph_size(run(*inputs, mini_batch=5)[0]))
+        results: list[object] = []
+        sizes.append(saved_bytes(lambda i=inputs, r=results: r.append(run(*i, mini_batch=5))))
+    assert nodes[2] - nodes[1] == 2 * (nodes[1] - nodes[0])
+    # parameters are the same each time, so the growth is that of the mini-batches alone
+    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.02)
+
+
+class CountingBytes(TorchDispatchMode):
+    """Count the bytes of everything operations return."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for part in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(part, Tensor):
+                self.bytes += part.numel() * part.element_size()
+        return result
+
+
+@both
+def test_backward_makes_no_gradient_of_full_length_per_mini_batch(op: str):
+    """The cost that made the public operation quadratic: bytes written in backward."""
+    run = OPS[op][0]
+    written = []
+    for mini_batches in (8, 16, 32):
+        inputs = arguments(op, 5 * mini_batches)
+        output, _ = run(*inputs, mini_batch=5)
+        with CountingBytes() as counter:
+            output.sum().backward()
+        written.append(counter.bytes)
+    assert written[2] - written[1] == pytest.approx(2 * (written[1] - written[0]), rel=0.02)
+
+
+@both
+def test_checkpoint_groups_keep_less(op: str):
+    run = OPS[op][0]
+    inputs = arguments(op, 5 * 32)
+    results: list[object] = []
+    everything = saved_bytes(lambda: results.append(run(*inputs, mini_batch=5)))
+    grouped = saved_bytes(lambda: results.append(run(*inputs, mini_batch=5, checkpoint_group=8)))
+    assert grouped < everything / 2
+
+
+def test_fused_formulas_equal_the_written_out_ones():
+    generator = torch.Generator().manual_seed(0)
+    z, target = torch.randn(2, 4, 5, K, generator=generator, dtype=torch.float64)
+    weight, bias = torch.randn(2, 4, 1, K, generator=generator, dtype=torch.float64)
+    fused = loss_gradient(z, target, weight, bias, 1e-8)
+    for g in range(4):
+        written = loss_gradient_in_steps(z[g], target[g], weight[g, 0], bias[g, 0], 1e-8)
+        assert largest([(fused[g], written)]) < EXACT
+    assert largest([(gelu_gradient(target, z), target * gelu_derivative(z))]) < EXACT
+
+
+def test_loss_gradient_is_the_gradient_of_the_loss():
+    generator = torch.Generator().manual_seed(1)
+    z, target = torch.randn(2, 5, K, generator=generator, dtype=torch.float64)
+    weight, bias = torch.randn(2, K, generator=generator, dtype=torch.float64)
+    z.requires_grad_()
+    normed = torch.nn.functional.layer_norm(z, (K,), weight, bias, eps=1e-8)
+    loss = 0.5 * (normed - target).square().sum()
+    (expected,) = torch.autograd.grad(loss, z)
+    assert largest([(loss_gradient_in_steps(z, target, weight, bias, 1e-8), expected)]) < EXACT
+
+
+@both
+@pytest.mark.parametrize(
+    ("position", "shape", "message"),
+    [(0, (H, 10, K), "q must be"), (3, (B, H, 9), "eta must be"), (6, (H, K, K + 1, 1), "W1 must")],
+)
+def test_wrong_shapes_are_named(op: str, position: int, shape: tuple[int, ...], message: str):
+    inputs = arguments(op, 10, grad=False)
+    inputs[position] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=message):
+        OPS[op][0](*inputs, mini_batch=5)
+
+
+@both
+@pytest.mark.parametrize("counts", [{"mini_batch": 0}, {"mini_batch": 5, "checkpoint_group": 0}])
+def test_counts_below_one_are_refused(op: str, counts: dict[str, int]):
+    with pytest.raises(ValueError, match="at least 1"):
+        OPS[op][0](*arguments(op, 10, grad=False), **counts)
