@@ -222,7 +222,7 @@ class _Run:
     ) -> None:
         name = digest[:16] if cut.clips == 1 else f"{digest[:16]}-{number:04d}"
         old = self.folder.done.get(name)
-        if old is not None:
+        if old is not None and self._sound(old):
             reader.skip()
             self.records.append(clip_record(Clip.from_record(old), source))
             return
@@ -279,16 +279,18 @@ class _Run:
         records = self.folder.of_source(digest)
         if not records or len(records) != records[0].get("clips"):
             return None
-        for record in records:
-            try:
-                about = read_latents_metadata(self.folder.path / record["path"])
-            except ArtifactError:
-                self.folder.forget(record["id"])
-                return None
-            if about.get("settings_hash") != self.hash:
-                self.folder.forget(record["id"])
-                return None
-        return records
+        return records if all(self._sound(record) for record in records) else None
+
+    def _sound(self, record: dict[str, Any]) -> bool:
+        """Tell whether the file of a record is whole; if not, forget the record."""
+        try:
+            about = read_latents_metadata(self.folder.path / record["path"])
+        except ArtifactError:
+            about = {}
+        if about.get("settings_hash") == self.hash:
+            return True
+        self.folder.forget(record["id"])
+        return False
 
     def _check_disk(self, clips: int) -> None:
         job = self.job

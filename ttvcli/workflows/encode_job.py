@@ -87,13 +87,8 @@ def prepare(config: EncodeConfig) -> Job:
         sources = Sources(sources.videos[: config.limit], sources.left_out)
     model = model_folder.resolve_model(config.model)
     vae = model_folder.read_config(model, "vae")
-    if config.size:
-        size = parse_size(config.size)
-    elif "sample_width" in vae and "sample_height" in vae:
-        size = int(vae["sample_width"]), int(vae["sample_height"])
-    else:
-        raise UsageError("the model names no size of its own", fix="add --size 720x480")
     ratio = 2 ** (len(vae.get("block_out_channels", (1, 1, 1, 1))) - 1)
+    size = parse_size(config.size) if config.size else _own_size(model, vae, ratio)
     if size[0] % ratio or size[1] % ratio:
         raise UsageError(
             f"size {size[0]}x{size[1]} does not divide by {ratio}, as this VAE needs",
@@ -103,6 +98,17 @@ def prepare(config: EncodeConfig) -> Job:
     _check_apart(config)
     fps = Fraction(str(config.fps)).limit_denominator(1001)
     return Job(config, sources, model, vae, size, fps)
+
+
+def _own_size(model: Path, vae: dict[str, Any], ratio: int) -> tuple[int, int]:
+    """The pixel size that a model was made for."""
+    if "sample_width" in vae and "sample_height" in vae:
+        return int(vae["sample_width"]), int(vae["sample_height"])
+    if model_folder.has_component(model, "transformer"):
+        sizes = model_folder.read_config(model, "transformer")
+        if "sample_width" in sizes and "sample_height" in sizes:  # counted in latents
+            return ratio * int(sizes["sample_width"]), ratio * int(sizes["sample_height"])
+    raise UsageError("the model names no size of its own", fix="add --size 720x480")
 
 
 def _check_apart(config: EncodeConfig) -> None:

@@ -130,12 +130,16 @@ def clip_segments(
 ) -> list[Segment]:
     """Give each span of a clip the caption of the source span it overlaps most.
 
+    Where one source span fills several, only the first of them begins its scene and only the last
+    ends it.
+
     Args:
         segments: captioned spans in seconds of the source, as from `Source.segments`.
         start: where the clip begins in the source, in seconds.
         bounds: (start, end) of each segment in seconds of the clip.
     """
-    result = []
+    result: list[Segment] = []
+    before: Segment | None = None
     for first, last in bounds:
         best: Segment = {"caption": ""}
         most = 0.0
@@ -143,7 +147,13 @@ def clip_segments(
             overlap = _overlap(segment, start + first, start + last)
             if overlap > most + 1e-9:
                 best, most = segment, overlap
-        result.append({**best, "start": round(first, 6), "end": round(last, 6)})
+        span = {**best, "start": round(first, 6), "end": round(last, 6)}
+        if best is before and "scene_end" in result[-1]:
+            result[-1]["scene_end"] = False
+        if best is before and "scene_start" in span:
+            span["scene_start"] = False
+        result.append(span)
+        before = best
     return [{key: s[key] for key in sorted(s, key=_field_order)} for s in result]
 
 
