@@ -73,6 +73,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = [str(entry) for entry in known]
     if not names:
         return "there is none to choose from"
-    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    close = get_close_matches(name, names, n=2)
     every = "known: " + ", ".join(names)
     return f"did you mean {' or '.join(close)}? ({every})" if close else every

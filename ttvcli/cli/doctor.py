@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
 
     @app.command("doctor")
     def doctor(json: Json = False) -> None:
-        """Check Python, memory, disk, torch, the GPU, libraries and the built-in model.
+        """Check whether this machine can run ttv.
+
+        Looks at Python, memory, disk, torch, the GPU, libraries and the built-in model.
 
         \b
         Examples:

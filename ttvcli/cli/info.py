@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         json: Json = False,
     ) -> None:
-        """Say what a file or folder is: kind, sizes, settings, what it was made from.
+        """Say what a file or folder is, and what it was made from.
 
         \b
         Examples:

@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import FrameType
@@ -83,16 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `ttv` with these arguments (default: the process's own) and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     json = "--json" in words[: words.index("--") if "--" in words else None]
-    _stop_on_terminate()
-    try:
-        return _run(words, json=json)
-    except ReaderGone:
-        return READER_GONE
+    with _stopped_by_terminate():
+        try:
+            return _run(words, json=json)
+        except ReaderGone:
+            return READER_GONE
 
 
 def _run(words: list[str], *, json: bool) -> int:
     try:
-        return int(build_app()(words, prog_name="ttv", standalone_mode=False) or 0)
+        code = int(build_app()(words, prog_name="ttv", standalone_mode=False) or 0)
+        if code == ExitCode.INTERRUPTED:  # Typer turns KeyboardInterrupt into this
+            raise KeyboardInterrupt
+        return code
     except ReaderGone:
         raise
     except SystemExit as request:
@@ -177,10 +181,17 @@ def _root(
     """Train and run text-to-video models, from raw videos to films of up to 63 seconds."""
 
 
-def _stop_on_terminate() -> None:
+@contextmanager
+def _stopped_by_terminate() -> Iterator[None]:
     """Let SIGTERM end the program the way Ctrl-C does."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _raise_interrupt)
+    if threading.current_thread() is not threading.main_thread():  # no handlers are allowed there
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _raise_interrupt(signum: int, frame: FrameType | None) -> None:

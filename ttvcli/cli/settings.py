@@ -136,7 +136,7 @@ def _unknown(entry: Given, known: Mapping[str, Any]) -> UsageError:
             fix="it holds " + ", ".join(below),
         )
     last = {key.rpartition(".")[2]: key for key in known}
-    close = get_close_matches(entry.key, list(known), n=2, cutoff=0.6)
+    close = get_close_matches(entry.key, list(known), n=2, cutoff=0.8)
     close += [last[name] for name in get_close_matches(entry.key.rpartition(".")[2], list(last), 2)]
     names = list(dict.fromkeys(close))[:3]
     hint = f"did you mean {' or '.join(names)}? " if names else ""
