@@ -84,7 +84,7 @@ class Video:
         self._pictures = self._decode()
         self._first: av.VideoFrame | None = next(self._pictures, None)
         if self._first is None:
-            reason = "corrupt" if self._errors else "no_video_stream"
+            reason = "corrupt" if self._errors else "truncated"
             raise UnreadableVideo(reason, f"no frame could be decoded from {name}")
         self.info = _describe(container, stream, self._first)
         self.picture_reader = PictureReader(self.info.sample_aspect)
@@ -255,6 +255,8 @@ def _why_not_opened(path: Path, error: Exception) -> UnreadableVideo:
 
 
 def _choose_stream(container: Any) -> Any:
+    if not container.streams:
+        raise UnreadableVideo("truncated", "the part that describes its streams is missing")
     # Cover art is a video stream of one picture.
     art = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
     streams = [s for s in container.streams.video if not s.disposition & art]
@@ -289,20 +291,25 @@ def _describe(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
         rotation=reader.rotation(first),
         sample_aspect=square,
         fps=rate,
-        duration=_stated_duration(container, stream),
+        duration=_stated_duration(container, stream, first),
         notes=tuple(notes),
     )
 
 
-def _stated_duration(container: Any, stream: Any) -> float | None:
+def _stated_duration(container: Any, stream: Any, first: av.VideoFrame) -> float | None:
     if container.format.name == "avi" and stream.frames and stream.average_rate:
         return float(stream.frames / stream.average_rate)  # its duration shrinks with the file
+    if "matroska" in container.format.name:
+        # It states where each stream ends, "00:00:05.000000000", not how long it is.
+        with suppress(ValueError, KeyError):
+            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+            end = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            return end - (first.time or 0.0)
+        if container.duration and len(container.streams) == 1:
+            return container.duration / 1_000_000 - (first.time or 0.0)
+        return None
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    # Matroska keeps a length for each stream in a tag, "00:00:05.000000000".
-    with suppress(ValueError, KeyError, AttributeError):
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     if container.duration and len(container.streams) == 1:  # else the sound may be the longer part
         return container.duration / 1_000_000
     return None
