@@ -246,7 +246,7 @@ def _is_there(folder: str | Path, component: str) -> bool:
 
 def _enter(folder: Path, component: str) -> None:
     path = folder / "model_index.json"
-    index = {"_class_name": "CogVideoXPipeline"}
+    index: dict[str, Any] = {"_class_name": "CogVideoXPipeline"}
     if path.is_file():
         index = json.loads(path.read_text(encoding="utf-8"))
     index[component] = list(COMPONENTS[component])

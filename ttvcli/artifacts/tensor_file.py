@@ -129,7 +129,7 @@ def write_tensors(
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
             flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-            file.write(memoryview(flat.view(torch.uint8).numpy()))
+            file.write(flat.view(torch.uint8).numpy().data)
 
 
 def write_sharded(
