@@ -138,7 +138,9 @@ class BarProgress:
 
     def warn(self, text: str) -> None:
         """Write the text above the bar as a warning."""
-        self.console.print("warning:", text, style="yellow")
+        from rich.text import Text
+
+        self.console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
 
 
 def show(value: Any) -> str:
