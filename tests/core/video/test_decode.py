@@ -134,17 +134,14 @@ def test_a_cover_picture_is_not_the_video(tmp_path: Path, monkeypatch: pytest.Mo
         disposition = Disposition.attached_pic
         type = "video"
 
+    class Streams(list):  # type: ignore[type-arg]
+        video = (Art(),)
+
     class Container:
-        class streams:
-            video = (Art(),)
+        streams = Streams([Art()])
 
-            def __iter__(self):  # type: ignore[no-untyped-def]
-                return iter(self.video)
-
-    container = Container()
-    container.streams = Container.streams()  # type: ignore[misc,assignment]
     with pytest.raises(UnreadableVideo, match="no video"):
-        decode._choose_stream(container)
+        decode._choose_stream(Container())
     assert scan(path).frames == 2
 
 

@@ -255,14 +255,14 @@ def _why_not_opened(path: Path, error: Exception) -> UnreadableVideo:
 
 
 def _choose_stream(container: Any) -> Any:
-    if not container.streams:
+    kinds = {str(stream.type) for stream in container.streams}
+    if not kinds & {"video", "audio", "subtitle"}:
         raise UnreadableVideo("truncated", "the part that describes its streams is missing")
     # Cover art is a video stream of one picture.
     art = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
     streams = [s for s in container.streams.video if not s.disposition & art]
     if not streams:
-        kinds = sorted({str(s.type) for s in container.streams})
-        raise UnreadableVideo("no_video_stream", f"streams: {', '.join(kinds) or 'none'}")
+        raise UnreadableVideo("no_video_stream", f"streams: {', '.join(sorted(kinds))}")
     streams = [s for s in streams if s.codec_context is not None]
     if not streams:
         raise UnreadableVideo("no_video_stream", "no decoder for its codec")
