@@ -134,6 +134,7 @@ class _Run:
         self.progress = progress
         self.load_encoder = load_encoder
         self.encoder: Encoder | None = None
+        self.frames_left = 0  # as far as the headers of the videos tell
         self.settings = job.settings()
         self.hash = settings_hash(self.settings)
         self.failed: list[dict[str, Any]] = []
@@ -156,7 +157,7 @@ class _Run:
                 self._source(source, digest)
             except UnreadableVideo as error:
                 self._fail(source, error)
-                self.progress.advance(expected * self.job.config.frames)
+                self._advance(expected * self.job.config.frames)
         self.progress.finish()
         order = {source.name: number for number, source in enumerate(videos)}
         self.failed.sort(key=lambda entry: order[entry["item"]])
@@ -188,9 +189,7 @@ class _Run:
             self.progress.advance()
         clips = sum(clips for _, clips in found)
         self._check_disk(clips)
-        if clips:  # before the clock of the progress bar starts
-            self.encoder = self.load_encoder(self.job)
-        self.progress.start("encoding", clips * self.job.config.frames, "frames")
+        self.frames_left = clips * self.job.config.frames
         return found
 
     def _source(self, source: Source, digest: str) -> None:
@@ -224,10 +223,12 @@ class _Run:
         old = self.folder.done.get(name)
         if old is not None and self._sound(old):
             reader.skip()
+            self._advance(self.job.config.frames)
             self.records.append(clip_record(Clip.from_record(old), source))
             return
-        if self.encoder is None:
+        if self.encoder is None:  # loaded before the clock of the progress bar starts
             self.encoder = self.load_encoder(self.job)
+            self.progress.start("encoding", self.frames_left, "frames")
         mean, logvar = self.encoder(self._counted(reader))
         frames, fps = self.job.config.frames, self.job.fps
         path = self.folder.path / f"{name}.safetensors"
@@ -272,7 +273,13 @@ class _Run:
     def _counted(self, reader: ClipReader) -> Any:
         for chunk in reader.chunks():
             yield chunk
-            self.progress.advance(len(chunk))
+            self._advance(len(chunk))
+
+    def _advance(self, frames: int) -> None:
+        """Count frames that are encoded, or that turned out not to be."""
+        self.frames_left -= frames
+        if self.encoder is not None:
+            self.progress.advance(frames)
 
     def _finished(self, digest: str) -> list[dict[str, Any]] | None:
         """Return the records of a source all of whose clips are there and sound, else None."""

@@ -1,0 +1,269 @@
+"""`embed-text`: what it writes, each text once, and how it resumes."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_files import write_text_encoder
+
+from ttvcli.artifacts import model_folder
+from ttvcli.artifacts.embeddings import load_embeddings
+from ttvcli.artifacts.manifest import read_manifest
+from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.workflows import components, embed_text
+from ttvcli.workflows.embed_text import EmbedTextConfig, plan, run
+from ttvcli.workflows.text_sources import find_texts, prompts_of
+
+CLIPS: list[dict[str, Any]] = [
+    {"id": "c1", "path": "c1.safetensors", "segments": [{"caption": "a red circle"}], "extra": 7},
+    {"id": "c2", "path": "c2.safetensors", "segments": [{"caption": "a blue square"}]},
+    {
+        "id": "c3",
+        "path": "c3.safetensors",
+        "segments": [
+            {"caption": "a red circle", "scene_start": True},
+            {"caption": "a red circle", "scene_start": False},
+            {"caption": "two green stars bounce", "scene_start": True},
+        ],
+    },
+    {"id": "c4", "path": "c4.safetensors", "segments": [{"caption": ""}]},
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_text_encoder(tmp_path_factory.mktemp("model"))
+
+
+def write_clips(folder: Path, records: list[dict[str, Any]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(record) + "\n" for record in records]
+    (folder / "manifest.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clips(tmp_path_factory.mktemp("latents"), CLIPS)
+
+
+def config(source: Path | str, out: Path, model: Path, **changes: Any) -> EmbedTextConfig:
+    return EmbedTextConfig(source=str(source), out=out, model=str(model), device="cpu", **changes)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory, latents: Path, model: Path) -> Path:
+    out = tmp_path_factory.mktemp("embedded") / "text"
+    result = run(config(latents, out, model))
+    assert (result.clips, result.embedded, result.failed) == (4, 4, [])
+    return out
+
+
+class Counted:
+    """Loads the real encoder and counts what it is asked for."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.texts: Counter[str] = Counter()
+        self.stop_after = stop_after
+
+    def __call__(self, job: Any) -> Any:
+        real = embed_text._load_encoder(job)
+
+        def encode(text: str) -> Any:
+            if self.stop_after is not None and sum(self.texts.values()) >= self.stop_after:
+                raise KeyboardInterrupt
+            self.texts[text] += 1
+            return real(text)
+
+        return encode
+
+
+def test_embeddings_are_those_of_the_model(embedded: Path, model: Path) -> None:
+    encoder: Any = components.load(model, "text_encoder")
+    tokenizer = components.load_tokenizer(model)
+    embeddings, lengths, about = load_embeddings(embedded / "c1.safetensors")
+    with torch.inference_mode():
+        expected = encoder(torch.tensor([tokenizer.encode("a red circle", 24)]))
+    assert torch.equal(embeddings, expected.bfloat16())
+    assert lengths.tolist() == [tokenizer.count("a red circle")]
+    assert about["captions"] == ["a red circle"]
+    assert about["encoder_hash"] == model_folder.component_hash(model, "text_encoder")
+
+
+def test_each_segment_has_its_row_with_scene_changes_marked(embedded: Path) -> None:
+    embeddings, lengths, about = load_embeddings(embedded / "c3.safetensors")
+    assert embeddings.shape == (3, 24, 16)
+    assert lengths.shape == (3,)
+    assert about["captions"] == [
+        "a red circle",
+        "a red circle <end_scene>",
+        "<start_scene> two green stars bounce",
+    ]
+    alone, _, _ = load_embeddings(embedded / "c1.safetensors")
+    assert torch.equal(embeddings[0], alone[0])
+    assert not torch.equal(embeddings[1], alone[0])
+
+
+def test_the_empty_prompt_is_always_there(embedded: Path) -> None:
+    empty, lengths, about = load_embeddings(embedded / "empty.safetensors")
+    assert (about["captions"], lengths.tolist()) == ([""], [1])
+    without, _, _ = load_embeddings(embedded / "c4.safetensors")
+    assert torch.equal(empty, without)
+
+
+def test_the_manifest_keeps_order_and_unknown_fields(embedded: Path) -> None:
+    records = read_manifest(embedded)
+    assert [record["id"] for record in records] == ["c1", "c2", "c3", "c4"]
+    assert records[0]["extra"] == 7
+    assert all((embedded / record["path"]).is_file() for record in records)
+
+
+def test_each_distinct_text_is_encoded_once(tmp_path: Path, latents: Path, model: Path) -> None:
+    counted = Counted()
+    run(config(latents, tmp_path / "text", model), load_encoder=counted)
+    assert set(counted.texts.values()) == {1}
+    assert len(counted.texts) == 5
+
+
+def test_a_small_cache_changes_no_byte(
+    tmp_path: Path, embedded: Path, latents: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed_text, "_CACHE_BYTES", 1)
+    run(config(latents, tmp_path / "text", model))
+    assert snapshot(tmp_path / "text") == snapshot(embedded)
+
+
+def test_a_second_run_changes_nothing_and_loads_no_weights(
+    embedded: Path, latents: Path, model: Path
+) -> None:
+    def refuse(job: Any) -> Any:
+        raise AssertionError("weights were loaded")
+
+    before = snapshot(embedded)
+    assert run(config(latents, embedded, model), load_encoder=refuse).embedded == 0
+    assert snapshot(embedded) == before
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 4])
+def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
+    tmp_path: Path, embedded: Path, latents: Path, model: Path, after: int
+) -> None:
+    out = tmp_path / "text"
+    with pytest.raises(KeyboardInterrupt):
+        run(config(latents, out, model), load_encoder=Counted(stop_after=after))
+    run(config(latents, out, model))
+    assert snapshot(out) == snapshot(embedded)
+
+
+def test_a_changed_caption_is_embedded_again_and_nothing_else(
+    tmp_path: Path, latents: Path, model: Path
+) -> None:
+    changed = [dict(clip) for clip in CLIPS]
+    changed[1] = {**changed[1], "segments": [{"caption": "a blue disc"}]}
+    out = tmp_path / "text"
+    run(config(latents, out, model))
+    source = write_clips(tmp_path / "latents", changed)
+    assert run(config(source, out, model)).embedded == 1
+    run(config(source, tmp_path / "fresh", model))
+    assert snapshot(out) == snapshot(tmp_path / "fresh")
+
+
+def test_a_change_interrupted_halfway_leaves_no_line_of_another_file(
+    tmp_path: Path, latents: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "text"
+    run(config(latents, out, model))
+    changed = [{**CLIPS[0], "segments": [{"caption": "a green star"}]}, *CLIPS[1:]]
+    source = write_clips(tmp_path / "latents", changed)
+
+    def die(self: Any, record: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ttvcli.workflows.output_folder.OutputFolder.add", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(config(source, out, model))
+    run(config(source, out, model))
+    run(config(source, tmp_path / "fresh", model))
+    assert snapshot(out) == snapshot(tmp_path / "fresh")
+
+
+def test_other_settings_or_weights_are_refused_unless_forced(
+    tmp_path: Path, embedded: Path, latents: Path, model: Path
+) -> None:
+    out = tmp_path / "text"
+    shutil.copytree(embedded, out)
+    other = write_text_encoder(tmp_path / "other", seed=1)
+    for changes in ({"max_tokens": 12}, {"model": str(other)}, {"dtype": "bf16"}):
+        asked = EmbedTextConfig(
+            **{"source": str(latents), "out": out, "model": str(model), "device": "cpu", **changes}
+        )
+        with pytest.raises(UsageError, match="other settings"):
+            run(asked)
+    run(config(latents, out, model, max_tokens=12, force=True))
+    assert load_embeddings(out / "c1.safetensors")[0].shape == (1, 12, 16)
+
+
+def test_texts_over_the_budget_are_cut_counted_and_listed(tmp_path: Path, model: Path) -> None:
+    long = "a red circle moves right " * 20
+    source = write_clips(tmp_path / "latents", [{"id": "x", "segments": [{"caption": long}]}])
+    result = run(config(source, tmp_path / "text", model))
+    assert result.truncated == 1
+    report = json.loads((tmp_path / "text" / "report.json").read_text())
+    assert report["clips_over_budget"] == ["x"]
+    _, lengths, _ = load_embeddings(tmp_path / "text" / "x.safetensors")
+    assert lengths.tolist() == [24]
+
+
+def test_the_plan_counts_and_foretells_the_bytes(
+    tmp_path: Path, embedded: Path, latents: Path, model: Path
+) -> None:
+    found = plan(config(latents, tmp_path / "text", model))
+    items = dict(found.items)
+    assert (items["clips"], items["segments"], items["distinct texts"]) == (4, 6, 5)
+    real = sum(path.stat().st_size for path in embedded.glob("*.safetensors"))
+    assert real == pytest.approx(found.bytes["disk"], rel=0.5)
+    assert not (tmp_path / "text").exists()
+
+
+def test_a_list_of_prompts_is_a_source(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbfa red circle\r\n\r\na red circle\na dog\n")
+    clips = find_texts(tmp_path / "prompts.txt")
+    assert [clip.prompts for clip in clips] == [["a red circle"], ["a dog"]]
+    assert run(config(tmp_path / "prompts.txt", tmp_path / "text", model)).clips == 2
+
+
+@pytest.mark.parametrize(
+    "records",
+    [[], [{"segments": []}], [{"id": "../x"}], [{"id": "a"}, {"id": "a"}], [{"id": "empty"}]],
+    ids=["nothing", "no id", "a path as id", "one id twice", "a reserved id"],
+)
+def test_unusable_manifests_are_refused(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    with pytest.raises(ArtifactError):
+        find_texts(write_clips(tmp_path / "latents", records))
+
+
+def test_the_first_segment_begins_no_new_scene() -> None:
+    segments = [{"caption": "a", "scene_start": True}, {"caption": None}]
+    assert prompts_of({"segments": segments}) == ["a", ""]
+    assert prompts_of({"caption": "  whole\nclip "}) == ["whole clip"]
+
+
+def test_the_output_may_not_be_the_latents(latents: Path, model: Path) -> None:
+    with pytest.raises(UsageError, match="among the latents"):
+        run(config(latents, latents, model))
+
+
+def test_a_model_without_text_encoder_is_refused(tmp_path: Path, latents: Path) -> None:
+    (tmp_path / "model" / "vae").mkdir(parents=True)
+    (tmp_path / "model" / "vae" / "config.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="text_encoder"):
+        run(config(latents, tmp_path / "text", tmp_path / "model"))
