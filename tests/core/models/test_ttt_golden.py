@@ -3,9 +3,9 @@
 Every weight and input comes from one closed formula (`wave`), so that the printed digits can be
 reproduced anywhere. Weights are filled under their public names, which also proves `weights.py`.
 
-The reference printed 5 to 7 significant digits from an fp32 run. Entries of magnitude 1 must agree
-to 2e-5 (half of the last digit printed, 5e-6, and fp32 sums in another order); `wsum` adds up
-40,000 to 120,000 of them with random signs and gets 200 times that.
+The reference printed 5 to 7 significant digits from an fp32 run. Entries of magnitude 1 agree to the
+half of their last digit, 5e-6; the tolerance leaves as much again for fp32 sums in another order.
+`wsum` adds up 40,000 to 120,000 entries with random signs: measured 3e-4 at most, tolerance 1e-3.
 """
 
 import functools
@@ -22,7 +22,7 @@ from ttvcli.core.models.cogvideox.weights import from_public, public_name, to_pu
 from ttvcli.core.models.ttt.layer import TTTLayer
 from ttvcli.core.models.ttt.order import Segments, last_row_source
 
-ENTRY = 2e-5
+ENTRY = 1e-5
 BASE_LR = {"mlp": 0.1, "linear": 1.0}  # keys: the inner network, "ttt_" dropped
 LAYER = "seq_modeling_block.ssm.ttt."
 
@@ -162,7 +162,7 @@ def check(tensor: Tensor, published: str) -> None:
     assert tensor.square().mean().sqrt().item() == pytest.approx(rms, abs=1e-6 * size)
     assert tensor.flatten()[:4].tolist() == pytest.approx(first, abs=ENTRY * size)
     weighted = (tensor * wave(tuple(tensor.shape), 11)).sum().item()
-    assert weighted == pytest.approx(wsum, abs=200 * ENTRY * size)
+    assert weighted == pytest.approx(wsum, abs=100 * ENTRY * size)
 
 
 # (kind, segments, mode, mini-batch): mean, rms, wsum, first four
