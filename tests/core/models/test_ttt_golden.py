@@ -3,7 +3,7 @@
 Every weight and input comes from one closed formula (`wave`), so that the printed digits can be
 reproduced anywhere. Weights are filled under their public names, which also proves `weights.py`.
 
-The reference printed 5 to 7 significant digits from an fp32 run. Entries of magnitude 1 agree to the
+The reference printed 5 to 7 digits from an fp32 run. Entries of magnitude 1 agree to the
 half of their last digit, 5e-6; the tolerance leaves as much again for fp32 sums in another order.
 `wsum` adds up 40,000 to 120,000 entries with random signs: measured 3e-4 at most, tolerance 1e-3.
 """
