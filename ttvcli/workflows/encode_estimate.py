@@ -5,9 +5,12 @@ from typing import Any
 
 _BYTES_PER_VALUE = 2  # bf16
 _HEADER_BYTES = 1024
-# Sustained arithmetic, measured: fp32 convolutions of this VAE on one CPU core; a data-centre GPU.
+# Sustained fp32 arithmetic of this VAE. A CPU core gets faster with the width of the layers, as
+# measured; for the GPU it is a guess at a data-centre card.
 _CPU_CORE_FLOPS = 60e9
+_CPU_CORE_FLOPS_PER_CHANNEL = 0.4e9
 _GPU_FLOPS = 60e12
+_DECODED_PER_SECOND = 300  # frames, both passes, one thread
 _MAX_CORES = 16
 
 
@@ -26,8 +29,9 @@ def seconds_per_clip(vae: dict[str, Any], frames: int, size: tuple[int, int], de
     if device.startswith("cuda"):
         rate = _GPU_FLOPS
     else:
-        rate = _CPU_CORE_FLOPS * min(os.cpu_count() or 1, _MAX_CORES)
-    return encode_flops(vae, frames, size) / rate
+        core = min(_CPU_CORE_FLOPS, _CPU_CORE_FLOPS_PER_CHANNEL * max(_widths(vae)))
+        rate = core * min(os.cpu_count() or 1, _MAX_CORES)
+    return encode_flops(vae, frames, size) / rate + frames / _DECODED_PER_SECOND
 
 
 def encode_flops(vae: dict[str, Any], frames: int, size: tuple[int, int]) -> float:
