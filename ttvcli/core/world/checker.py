@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttvcli.core.world.classify import centre_and_radius, classify_motion, classify_shape
+from ttvcli.core.world.classify import (
+    border_cuts,
+    centre_and_radius,
+    classify_motion,
+    classify_shape,
+)
 from ttvcli.core.world.detect import Blob, detect, object_pixels
 from ttvcli.core.world.render import render_background
 from ttvcli.core.world.scene import SEGMENT_FRAMES
@@ -43,7 +48,8 @@ class CheckResult:
 
     A score is None when the prompt leaves it open. `found_share` is the share of frames that show
     every asked object, `flicker` the mean change of a background pixel between frames in 0..255
-    levels, `background_error` its mean distance from the background that it resembles most.
+    levels, `background_error` the mean distance of the background, averaged over time, from the
+    one that it resembles most.
     """
 
     found: tuple[FoundObject, ...]
@@ -113,10 +119,11 @@ def check_segments(
         raise ValueError(
             f"{len(expected)} segments need {wanted + 1} frames, got {len(frames_THWC)}"
         )
-    starts = range(0, wanted, SEGMENT_FRAMES)
+    # The frame after a segment may belong to another scene: only the last segment has one more.
+    ends = [*range(SEGMENT_FRAMES, wanted, SEGMENT_FRAMES), len(frames_THWC)]
     return [
-        check_clip(frames_THWC[start : start + SEGMENT_FRAMES + 1], one)
-        for start, one in zip(starts, expected, strict=True)
+        check_clip(frames_THWC[number * SEGMENT_FRAMES : end], one)
+        for number, (end, one) in enumerate(zip(ends, expected, strict=True))
     ]
 
 
@@ -145,7 +152,7 @@ def _name(blob: Blob, width: int) -> FoundObject:
     return FoundObject(
         shape=shape,
         colour=blob.colour,
-        motion=classify_motion(x, y, radius, blob.found_T),
+        motion=classify_motion(x, y, radius, blob.found_T, border_cuts(blob)),
         shape_fit=fit,
         rgb=blob.rgb,
         found_share=float(blob.found_T.mean()),
@@ -188,13 +195,17 @@ def _check_background(frames: NDArray[np.uint8]) -> tuple[str | None, float, flo
         return None, 255.0, 255.0
     pixels = frames.astype(np.float32)
     still = empty[1:] & empty[:-1]
-    change = np.abs(np.diff(pixels, axis=0)).mean(axis=-1)
+    change = np.abs(np.diff(pixels, axis=0)) @ np.full(3, 1 / 3, np.float32)
     flicker = float(change[still].mean()) if still.any() else 255.0
+    # The mean picture over time, each pixel from the frames in which nothing covers it.
+    count = empty.sum(axis=0)
+    picture = np.einsum("thwc,thw->hwc", pixels, empty) / np.maximum(count, 1)[..., None]
     height, width = frames.shape[1:3]
     errors = {}
     for name in BACKGROUNDS:
         ideal = render_background(name, max(height, width))[:height, :width]
-        errors[name] = float(np.abs(pixels - ideal).mean(axis=-1)[empty].mean())
+        distance = np.abs(picture - ideal).mean(axis=-1)
+        errors[name] = float(np.average(distance, weights=count))
     best = min(errors, key=lambda name: errors[name])
     return best, errors[best], flicker
 

@@ -24,11 +24,13 @@ STILL_SPREAD = 0.09
 SIZE_CHANGE = 1.4
 MIN_TURN = 0.75
 MIN_FOUND = 6
+MIN_ABSENT = 3  # frames without the object that make it one that left or came
+MIN_PASSAGE = 0.08  # travel of the visible part of such an object
 
 
 def classify_shape(blob: Blob) -> tuple[str | None, float]:
     """Return the best fitting shape and its mean overlap (soft intersection over union)."""
-    usable = np.flatnonzero(blob.found_T & ~_touches_border(blob.alpha_THW))
+    usable = np.flatnonzero(blob.found_T & ~border_cuts(blob))
     if not len(usable):
         usable = np.flatnonzero(blob.found_T)
     if not len(usable):
@@ -49,11 +51,24 @@ def centre_and_radius(blob: Blob, shape: str) -> tuple[Floats, Floats, Floats]:
     return blob.x_T, blob.y_T - down * radius, radius
 
 
-def classify_motion(x: Floats, y: Floats, radius: Floats, found: NDArray[np.bool_]) -> str | None:
-    """Name the motion of a track in frame widths, each [T]; None when it is none of the world's."""
+def classify_motion(
+    x: Floats,
+    y: Floats,
+    radius: Floats,
+    found: NDArray[np.bool_],
+    cut: NDArray[np.bool_] | None = None,
+) -> str | None:
+    """Name the motion of a track in frame widths, each [T]; None when it is none of the world's.
+
+    `cut` marks the frames in which the border cuts the object: one that leaves or returns looks
+    smaller there and travels less than its centre does.
+    """
     if found.sum() < MIN_FOUND:
         return None
+    passes = cut is not None and _passes_border(found, cut)
     x, y, radius = (_smooth(values[found]) for values in (x, y, radius))
+    if passes:
+        return _direction(x, y, MIN_PASSAGE, 1.25)  # the border bends the path of its middle
     spread_x, spread_y = np.ptp(x), np.ptp(y)
     start, end = np.median(radius[:4]), np.median(radius[-4:])
     steady = max(spread_x, spread_y) < MIN_TRAVEL
@@ -65,13 +80,33 @@ def classify_motion(x: Floats, y: Floats, radius: Floats, found: NDArray[np.bool
         return "circle"
     if spread_y > MIN_SWING and spread_y > 2 * spread_x and _reversals(y) >= 2:
         return "bounce"
+    return _direction(x, y, MIN_TRAVEL)
+
+
+def border_cuts(blob: Blob) -> NDArray[np.bool_]:
+    """Return in which frames the object reaches the border, [T]."""
+    solid = blob.alpha_THW > 0.5
+    sides = solid[:, 0], solid[:, -1], solid[:, :, 0], solid[:, :, -1]
+    touched: NDArray[np.bool_] = np.any([side.any(axis=1) for side in sides], axis=0)
+    return touched
+
+
+def _direction(x: Floats, y: Floats, least: float, straight: float = 2.0) -> str | None:
     travel_x, travel_y = x[-1] - x[0], y[-1] - y[0]
-    along, aside = max(abs(travel_x), abs(travel_y)), min(spread_x, spread_y)
-    if along < MIN_TRAVEL or along < 2 * aside:
+    along, aside = max(abs(travel_x), abs(travel_y)), min(np.ptp(x), np.ptp(y))
+    if along < least or along < straight * aside:
         return None
     if abs(travel_x) > abs(travel_y):
         return "right" if travel_x > 0 else "left"
     return "down" if travel_y > 0 else "up"
+
+
+def _passes_border(found: NDArray[np.bool_], cut: NDArray[np.bool_]) -> bool:
+    """Say whether the object is away at the start or the end, and next to that at the border."""
+    first, last = np.flatnonzero(found)[[0, -1]]
+    comes = first >= MIN_ABSENT and cut[first]
+    leaves = last < len(found) - MIN_ABSENT and cut[last]
+    return bool(comes or leaves)
 
 
 def _overlap(blob: Blob, view: int, shape: str) -> float:
@@ -100,13 +135,6 @@ def _moments(shape: str) -> tuple[float, float]:
     inside = coverage(shape, grid[None, :], grid[:, None], 2.4 / steps)
     down = float((inside.sum(axis=1) * grid).sum() / inside.sum())
     return float(inside.sum()) * (2.4 / steps) ** 2, down
-
-
-def _touches_border(alpha_THW: NDArray[np.float32]) -> NDArray[np.bool_]:
-    solid = alpha_THW > 0.5
-    sides = solid[:, 0], solid[:, -1], solid[:, :, 0], solid[:, :, -1]
-    touched: NDArray[np.bool_] = np.any([side.any(axis=1) for side in sides], axis=0)
-    return touched
 
 
 def _smooth(values: Floats) -> Floats:

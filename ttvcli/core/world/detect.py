@@ -45,7 +45,7 @@ def detect(frames_THWC: NDArray[np.uint8]) -> list[Blob]:
     chroma = _chroma(pixels)
     gray = np.hypot(chroma[..., 0], chroma[..., 1]) < GRAY_CHROMA
     if gray.any():
-        chroma = chroma - np.median(chroma[gray], axis=0)
+        chroma -= np.median(chroma[gray], axis=0)
     strength = np.hypot(chroma[..., 0], chroma[..., 1])
     strong = strength > OBJECT_CHROMA
     labels = _nearest_hue(chroma, range(len(_COLOUR_NAMES)))
@@ -87,7 +87,7 @@ def largest_components(mask_THW: Mask) -> Mask:
 
 def grow_mask(mask_THW: Mask, pixels: int) -> Mask:
     """Widen a mask by some pixels in all eight directions."""
-    wide = mask_THW.astype(np.int8)
+    wide = mask_THW.astype(np.int64)
     for _ in range(pixels):
         wide = _neighbour_maximum(wide)
     return wide.astype(bool)
@@ -131,20 +131,24 @@ def _follow(
 
 
 def _merge(blobs: list[Blob]) -> list[Blob]:
-    """Drop a blob that sits inside a larger one: two hues of one object, not two objects."""
+    """Drop blobs that are the rim or a patch of a larger one: two hues of one object, not two."""
     kept: list[Blob] = []
     for blob in blobs:
-        if blob.found_T.mean() < MIN_PRESENCE:
-            continue
-        for larger in kept:
-            both = blob.found_T & larger.found_T
-            distance = np.hypot(blob.x_T - larger.x_T, blob.y_T - larger.y_T)
-            radius = np.sqrt(larger.area_T / np.pi)
-            if both.any() and np.median((distance - 0.7 * radius)[both]) < 0:
-                break
-        else:
+        seldom = blob.found_T.mean() < MIN_PRESENCE
+        if not seldom and not any(_belongs(blob, larger) for larger in kept):
             kept.append(blob)
     return kept
+
+
+def _belongs(blob: Blob, larger: Blob) -> bool:
+    both = blob.found_T & larger.found_T
+    if not both.any():
+        return False
+    distance = np.hypot(blob.x_T - larger.x_T, blob.y_T - larger.y_T)
+    within = np.median((distance - 0.7 * np.sqrt(larger.area_T / np.pi))[both]) < 0
+    own = blob.alpha_THW[both] > 0.5
+    near = own & grow_mask(larger.alpha_THW[both] > 0.5, 2)
+    return bool(within or near.sum() > 0.8 * own.sum())
 
 
 def _is_present(mask: Mask) -> bool:
@@ -159,7 +163,7 @@ def _chroma(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _nearest_hue(chroma: NDArray[np.float32], colours: range | list[int]) -> NDArray[np.int64]:
     palette = _chroma(np.array(list(COLOURS.values()), dtype=np.float32))[list(colours)]
-    palette = palette / np.hypot(palette[:, :1], palette[:, 1:])
+    palette /= np.hypot(palette[:, :1], palette[:, 1:])
     nearest: NDArray[np.int64] = np.array(list(colours))[(chroma @ palette.T).argmax(axis=-1)]
     return nearest
 

@@ -232,7 +232,7 @@ def _verb(rng: np.random.Generator, item: WorldObject, form: int) -> str:
         phrases = _event_verbs(item.event, item.motion)
     else:
         phrases = _motion_verbs(item.motion)
-    return _pick(rng, [phrase[form] for phrase in phrases], 0.4)
+    return _pick(rng, [phrase[form] for phrase in phrases], 0.5)
 
 
 def _motion_verbs(motion: str) -> list[Verb]:
@@ -265,7 +265,7 @@ def _pick(rng: np.random.Generator, choices: Sequence[str], first: float) -> str
     """Choose the first with probability `first`, else any of the others."""
     if len(choices) == 1 or rng.random() < first:
         return choices[0]
-    return choices[1 + rng.integers(len(choices) - 1)]
+    return choices[1 + int(rng.integers(len(choices) - 1))]
 
 
 @lru_cache(maxsize=1)

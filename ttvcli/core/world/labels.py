@@ -4,10 +4,17 @@ import numpy as np
 
 from ttvcli.core.world.grammar import parse
 from ttvcli.core.world.sampling import sample_scene
+from ttvcli.core.world.scene import EVENTS, SEGMENT_SECONDS
 from ttvcli.core.world.vocabulary import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 
-_TABLES = {"shape": tuple(SHAPES), "colour": tuple(COLOURS), "motion": tuple(MOTIONS)}
+_TABLES = {
+    "shape": tuple(SHAPES),
+    "colour": tuple(COLOURS),
+    "motion": tuple(MOTIONS),
+    "event": EVENTS[1:],
+}
 _OBJECTS = 2
+_LONG_SHARE, _LONG_SECONDS = 0.3, 9  # long clips tell of objects that leave and return
 
 
 def label_classes() -> dict[str, int]:
@@ -20,15 +27,16 @@ def label_classes() -> dict[str, int]:
 
 def caption_labels(rng: np.random.Generator) -> tuple[str, dict[str, int]]:
     """A caption of the training split and the class of each attribute, objects as mentioned."""
-    while True:
-        caption = sample_scene(rng, "train").segments[0].caption
+    seconds = _LONG_SECONDS if rng.random() < _LONG_SHARE else SEGMENT_SECONDS
+    said = None
+    while said is None:
+        segments = sample_scene(rng, "train", seconds).segments
+        caption = segments[int(rng.integers(len(segments)))].caption
         said = parse(caption)
-        if said is not None:
-            break
     labels = dict.fromkeys(label_classes(), 0)
     for i, item in enumerate(said["objects"][:_OBJECTS]):
         for name, table in _TABLES.items():
-            if item[name] is not None:
+            if item[name]:
                 labels[f"{name}_{i}"] = 1 + table.index(item[name])
     if said["background"] is not None:
         labels["background"] = 1 + tuple(BACKGROUNDS).index(said["background"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +19,16 @@ from ttvcli.core.world.vocabulary import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, 
 SPLITS = ("train", "heldout", "all")
 TWO_OBJECTS_SHARE = 0.3
 MARGIN = 0.015  # kept free between an object and the border
+BEYOND = 0.04  # between the border and an object that left, so that its last frame is empty
 MIN_TRAVEL = 0.35
 MIN_BOUNCE, MIN_ORBIT = 0.25, 0.15
 RADIUS = (0.15, 0.22)
+# What growing and shrinking may lead to; a shrunken object grows again before it moves.
+MIN_RADIUS, MIN_MOVING_RADIUS, MAX_RADIUS = 0.09, 0.11, 0.36
 _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _MOMENTS = np.linspace(0, 1, 25)
-_TRIES = 60
+_TRIES = 40
+_PLACES = 8
 
 
 def sample_scene(
@@ -55,11 +60,8 @@ def sample_scene(
             first = 1 + max((item.identity for item in cast), default=-1)
             cast = _cast(rng, count, first)
         scene = _film(rng, split, cast, background, length)
-        while scene is None:  # rare: the dice left an object without any way to move
-            cast = _cast(rng, count, cast[0].identity)
-            scene = _film(rng, split, cast, background, length)
         segments.extend(scene)
-        remaining -= length
+        remaining -= len(scene)
     return Scene(tuple(segments))
 
 
@@ -78,25 +80,25 @@ def _film(
     cast: Sequence[WorldObject],
     background: str,
     length: int,
-) -> list[Segment] | None:
-    """Play one scene of `length` segments, or return None when it cannot be played."""
-    played = _opening(rng, split, cast)
-    if played is None:
-        return None
-    takes = [played]
+) -> list[Segment]:
+    """Play one scene of `length` segments, or fewer when the cast gets in its own way."""
+    opening = _opening(rng, split, cast)
+    while opening is None:
+        opening = _opening(rng, split, cast)
+    takes = [opening]
     away: dict[int, WorldObject] = {}
     for number in range(1, length):
-        later = _continue(rng, split, takes[-1], away, last=number == length - 1)
-        if later is None:
-            return None
-        takes.append(later)
+        take = _continue(rng, split, takes[-1], away, last=number == length - 1)
+        if take is None:
+            break
+        takes.append(take)
     return [
         Segment(
             background,
             tuple(take),
             caption=describe(background, take, rng),
             scene_start=number == 0,
-            scene_end=number == length - 1,
+            scene_end=number == len(takes) - 1,
         )
         for number, take in enumerate(takes)
     ]
@@ -108,17 +110,16 @@ def _opening(
     """Place the cast and give each member a first motion."""
     # Chosen once: choosing again after each failure would favour motions that need little room.
     motions = [_motion(rng, split, item) for item in cast]
-    if None in motions:
-        return None
     for _ in range(_TRIES):
         side_by_side = rng.random() < 0.5
         flip = int(rng.random() < 0.5)
         take: list[WorldObject] = []
         for number, (item, motion) in enumerate(zip(cast, motions, strict=True)):
             half = None if len(cast) == 1 else (side_by_side, (number + flip) % 2)
-            moving = _start(rng, item, str(motion), half)
-            if moving is not None and not _collides(moving, take):
-                take.append(moving)
+            moving = _start(rng, item, motion, half)
+            if moving is None or _collides(moving, take):
+                break
+            take.append(moving)
         if len(take) == len(cast):
             return take
     return None
@@ -132,12 +133,13 @@ def _start(
 ) -> WorldObject | None:
     """Put an object somewhere from where it can make its motion."""
     low, high = RADIUS if half is None else (RADIUS[0], 0.18)
-    for _ in range(_TRIES):
+    for _ in range(_PLACES):
         radius = _uniform(rng, low, high)
         if motion in ("grow", "shrink"):
             radius *= 0.55 if motion == "grow" else 1.5
         inset = radius + MARGIN
-        x, y = _uniform(rng, inset, 1 - inset), _uniform(rng, inset, 1 - inset)
+        room_x, room_y = (_room(inset, sign) for sign in _DIRECTIONS.get(motion, (0, 0)))
+        x, y = _uniform(rng, *room_x), _uniform(rng, *room_y)
         if half is not None:
             side_by_side, which = half
             if ((x if side_by_side else y) > 0.5) != bool(which):
@@ -147,6 +149,12 @@ def _start(
         if moving is not None:
             return moving
     return None
+
+
+def _room(inset: float, sign: int) -> tuple[float, float]:
+    """Return where along one axis an object can start to travel in direction `sign`."""
+    low, high = inset, 1 - inset
+    return low + MIN_TRAVEL * (sign < 0), high - MIN_TRAVEL * (sign > 0)
 
 
 def _continue(
@@ -165,8 +173,9 @@ def _continue(
         waiting = dict(away)
         for item in present:
             moving = _next(rng, split, item, may_leave=not last and not away)
-            if moving is not None and not _collides(moving, take):
-                take.append(moving)
+            if moving is None or _collides(moving, take):
+                break
+            take.append(moving)
         if len(take) != len(present):
             continue
         for item in away.values():
@@ -186,20 +195,19 @@ def _next(
 ) -> WorldObject | None:
     x, y, radius = item.end()
     here = replace(item, x=x, y=y, radius=radius, event="")
-    if may_leave and rng.random() < 0.3:
+    if may_leave and radius >= MIN_MOVING_RADIUS and rng.random() < 0.3:
         motion = str(rng.choice(tuple(_DIRECTIONS)))
         if _allowed(split, item, motion):
             return _leave(rng, here, motion)
-    motion = _motion(rng, split, item) or "still"
-    return _move(rng, here, motion) if _allowed(split, item, motion) else None
+    return _move(rng, here, _motion(rng, split, item))
 
 
 def _leave(rng: np.random.Generator, here: WorldObject, motion: str) -> WorldObject:
     sign_x, sign_y = _DIRECTIONS[motion]
-    beyond = here.radius + 0.02
+    beyond = here.radius + BEYOND
     dx = _travel_to(here.x, sign_x, -beyond, 1 + beyond)
     dy = _travel_to(here.y, sign_y, -beyond, 1 + beyond)
-    return _still(here, motion=motion, dx=dx, dy=dy, event="leave")
+    return _act(here, motion, {"dx": dx, "dy": dy}, "leave")
 
 
 def _return(rng: np.random.Generator, split: str, item: WorldObject) -> WorldObject | None:
@@ -210,7 +218,7 @@ def _return(rng: np.random.Generator, split: str, item: WorldObject) -> WorldObj
         motion = item.motion
     x, y, radius = item.end()
     sign_x, sign_y = _DIRECTIONS[motion]
-    beyond = radius + 0.02
+    beyond = radius + BEYOND
     if sign_x:
         x = -beyond if sign_x > 0 else 1 + beyond
     else:
@@ -218,12 +226,12 @@ def _return(rng: np.random.Generator, split: str, item: WorldObject) -> WorldObj
     deep = beyond + radius + MARGIN + rng.random() * max(0.0, 1 - 2 * (radius + MARGIN))
     here = replace(item, x=x, y=y, radius=radius)
     dx, dy = round(sign_x * deep, 4), round(sign_y * deep, 4)
-    return _still(here, motion=motion, dx=dx, dy=dy, event="return")
+    return _act(here, motion, {"dx": dx, "dy": dy}, "return")
 
 
 def _move(rng: np.random.Generator, here: WorldObject, motion: str) -> WorldObject | None:
     """Fill in the numbers of a motion from where the object is; None when there is no room."""
-    moving = _still(here, motion=motion)
+    numbers: dict[str, Any] = {}
     inset = here.radius + MARGIN
     if motion in _DIRECTIONS:
         sign_x, sign_y = _DIRECTIONS[motion]
@@ -233,19 +241,20 @@ def _move(rng: np.random.Generator, here: WorldObject, motion: str) -> WorldObje
         if room < MIN_TRAVEL:
             return None
         far = _uniform(rng, max(MIN_TRAVEL, 0.7 * room), room)
-        moving = replace(moving, dx=round(sign_x * far, 4), dy=round(sign_y * far, 4))
+        numbers = {"dx": round(sign_x * far, 4), "dy": round(sign_y * far, 4)}
     elif motion == "bounce":
+        hops = int(rng.integers(2, 4))
         height = _uniform(rng, MIN_BOUNCE, 0.5)
-        phase = round(rng.random(), 4)
-        moving = replace(moving, extent=height, turns=int(rng.integers(2, 4)), phase=phase)
+        numbers = {"extent": height, "turns": hops, "phase": round(rng.random(), 4)}
     elif motion == "circle":
         turns = 1 if rng.random() < 0.5 else -1
         orbit = _uniform(rng, MIN_ORBIT, 0.3)
-        moving = replace(moving, extent=orbit, turns=turns, phase=round(rng.random(), 4))
+        numbers = {"extent": orbit, "turns": turns, "phase": round(rng.random(), 4)}
     elif motion == "grow":
-        moving = replace(moving, scale=_uniform(rng, 2.2, 2.8))
+        numbers = {"scale": _uniform(rng, 2.2, 2.8)}
     elif motion == "shrink":
-        moving = replace(moving, scale=_uniform(rng, 0.36, 0.45))
+        numbers = {"scale": _uniform(rng, 0.36, 0.45)}
+    moving = _act(here, motion, numbers)
     return moving if _fits(moving) else None
 
 
@@ -253,7 +262,8 @@ def _fits(item: WorldObject) -> bool:
     x, y, radius = item.at(_MOMENTS)
     inset = radius + MARGIN / 2
     inside = (x >= inset) & (x <= 1 - inset) & (y >= inset) & (y <= 1 - inset)
-    return bool(inside.all() and radius.min() >= 0.075 and radius.max() <= 0.36)
+    least = MIN_RADIUS if item.motion in ("grow", "shrink", "still") else MIN_MOVING_RADIUS
+    return bool(inside.all() and radius.min() >= least and radius.max() <= MAX_RADIUS)
 
 
 def _collides(moving: WorldObject, others: Sequence[WorldObject]) -> bool:
@@ -265,19 +275,20 @@ def _collides(moving: WorldObject, others: Sequence[WorldObject]) -> bool:
     return False
 
 
-def _motion(rng: np.random.Generator, split: str, item: WorldObject) -> str | None:
+def _motion(rng: np.random.Generator, split: str, item: WorldObject) -> str:
+    # Never empty: of the nine motions of a shape and colour one or two are held out.
     allowed = [motion for motion in MOTIONS if _allowed(split, item, motion)]
-    return allowed[rng.integers(len(allowed))] if allowed else None
+    return allowed[rng.integers(len(allowed))]
 
 
 def _allowed(split: str, item: WorldObject, motion: str) -> bool:
     return split == "all" or held_out(item.shape, item.colour, motion) == (split == "heldout")
 
 
-def _still(item: WorldObject, **changes: object) -> WorldObject:
-    """Return the object with every number of its former motion cleared."""
-    cleared = replace(item, dx=0.0, dy=0.0, scale=1.0, extent=0.0, turns=0, phase=0.0, event="")
-    return replace(cleared, **changes)  # type: ignore[arg-type]
+def _act(item: WorldObject, motion: str, numbers: dict[str, Any], event: str = "") -> WorldObject:
+    """Return the object in a new motion, with every number of its former motion cleared."""
+    clear = {"dx": 0.0, "dy": 0.0, "scale": 1.0, "extent": 0.0, "turns": 0, "phase": 0.0}
+    return replace(item, motion=motion, event=event, **{**clear, **numbers})
 
 
 def _travel_to(start: float, sign: int, low: float, high: float) -> float:

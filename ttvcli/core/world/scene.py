@@ -49,7 +49,7 @@ class WorldObject:
     def __post_init__(self) -> None:
         for value, table in (
             (self.shape, SHAPES),
-            (self.colour, tuple(COLOURS)),
+            (self.colour, COLOURS),
             (self.motion, MOTIONS),
             (self.event, EVENTS),
         ):
