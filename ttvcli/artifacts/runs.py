@@ -52,7 +52,7 @@ def open_run(
     state = claim_folder(folder, new, force=force)
     (folder / "checkpoints").mkdir(exist_ok=True)
     if state != "continued":
-        write_text(folder / "config.toml", tomli_w.dumps(_without_none(dict(shown))))
+        write_text(folder / "config.toml", tomli_w.dumps(without_none(dict(shown))))
         write_json(folder / "plan.json", dict(plan))
     _point_latest(folder)
     return folder
@@ -67,10 +67,10 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    # TOML has no null; a setting that was not given is left out.
+def without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings for TOML, which has no null: what was not given is left out."""
     return {
-        key: _without_none(value) if isinstance(value, dict) else value
+        key: without_none(value) if isinstance(value, dict) else value
         for key, value in values.items()
         if value is not None
     }

@@ -29,10 +29,14 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("embed_text", None),
     ("train", None),
     ("sample", None),
+    ("eval.world", "eval"),
     ("info", None),
     ("doctor", None),
 )
-GROUPS = {"prep": "Make training data: render, clean, cut, caption and encode videos."}
+GROUPS = {
+    "prep": "Make training data: render, clean, cut, caption and encode videos.",
+    "eval": "Measure what a model makes.",
+}
 READER_GONE = 141  # what a shell reports for a command that was writing when its reader left
 
 EPILOG = """\b

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ttvcli.artifacts import checkpoint, runs
+from ttvcli.artifacts.atomic import write_text
 from ttvcli.artifacts.schema import plain, settings_hash
 from ttvcli.core.training.optim import OptimizerConfig
 from ttvcli.errors import Interrupted, UsageError, WorkFailed
@@ -18,6 +19,8 @@ from ttvcli.workflows.step import SILENT, Plan, Progress, stop_on_signal
 from ttvcli.workflows.train_state import load_trainer, save_trainer
 from ttvcli.workflows.training_data import batch_indices, prefetch
 from ttvcli.workflows.training_tasks import Task, build_task, describe_task
+
+_EXPORTED = "trained-steps"  # in the model folder of a run, written last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +57,19 @@ class TrainConfig:
     batch_size: int = field(default=8, metadata={"help": "clips of one forward pass"})
     grad_accum: int = field(default=1, metadata={"help": "forward passes of one optimizer step"})
     frames: int = field(
-        default=0, metadata={"help": "frames of the stage's clips; 0 takes what the data has"}
+        default=0, metadata={"help": "frames from the start of each clip to train on; 0 takes all"}
     )
     clip_frames: int = field(default=9, metadata={"help": "frames of a VAE training clip"})
     caption_dropout: float = field(
         default=0.1, metadata={"help": "share of clips trained with the null text"}
     )
-    kl_weight: float = field(default=1e-5, metadata={"help": "VAE: weight of the KL term"})
+    l1_weight: float = field(default=1.0, metadata={"help": "VAE: weight of the L1 error"})
+    mse_weight: float = field(default=2.0, metadata={"help": "VAE: weight of the squared error"})
     edge_weight: float = field(default=0.5, metadata={"help": "VAE: weight of the edge term"})
+    kl_weight: float = field(default=2e-4, metadata={"help": "VAE: weight of the KL term"})
+    cache_gib: float = field(
+        default=2.0, metadata={"help": "VAE: memory for decoded clips, in GiB"}
+    )
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema_decay: float = field(
         default=0.999, metadata={"help": "decay of the weight average; 0 turns it off"}
@@ -94,17 +102,17 @@ class TrainConfig:
         values = plain(self)
         for name in ("out", "name", "stop_after", "resume", "force", "device", "threads"):
             values.pop(name)
-        for name in ("checkpoint_every", "keep_last"):
+        for name in ("checkpoint_every", "keep_last", "cache_gib"):
             values.pop(name)
         return values
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The run folder, its model folder when finished, and the last numbers."""
+    """The run folder, its model folder as of `step`, and the last numbers."""
 
     run: Path
-    model: Path | None
+    model: Path
     step: int
     metrics: dict[str, float]
     paths: list[Path]
@@ -114,7 +122,7 @@ class TrainResult:
         """Plain values for `--json`."""
         return {
             "run": str(self.run),
-            "model": str(self.model) if self.model else None,
+            "model": str(self.model),
             "step": self.step,
             "metrics": self.metrics,
         }
@@ -144,7 +152,7 @@ def plan(config: TrainConfig) -> Plan:
 
 
 def run(config: TrainConfig, progress: Progress = SILENT) -> TrainResult:
-    """Train until `steps` (or `stop_after`), then write the model folder.
+    """Train until `steps` (or `stop_after`) and write the model folder with the averaged weights.
 
     Raises:
         Interrupted: SIGINT or SIGTERM; the step was finished and a checkpoint written.
@@ -170,14 +178,19 @@ def run(config: TrainConfig, progress: Progress = SILENT) -> TrainResult:
     numbers = runs.last_metrics(folder)
     if first < last:
         numbers = _loop(config, folder, task, first, last, progress)
-    if last < config.steps:
-        return TrainResult(folder, None, last, numbers, [folder])
     model = folder / "model"
-    if not (model / "COMPLETE").exists():
+    if _exported_step(model) != last:
         progress.note(f"writing the model folder {model}")
+        (model / _EXPORTED).unlink(missing_ok=True)
         task.export(model)
-        (model / "COMPLETE").write_text("", encoding="utf-8")
+        write_text(model / _EXPORTED, f"{last}\n")
     return TrainResult(folder, model, last, numbers, [model])
+
+
+def _exported_step(model: Path) -> int | None:
+    """The step whose weights a model folder holds, if it was written completely."""
+    marker = model / _EXPORTED
+    return int(marker.read_text(encoding="utf-8")) if marker.is_file() else None
 
 
 def _restore(config: TrainConfig, folder: Path, task: Task) -> int:

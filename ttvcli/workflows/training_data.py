@@ -7,6 +7,8 @@ step alone, so a resumed run reads on where the stopped one would have.
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +22,9 @@ from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.core.training.objectives import LatentBatch, sample_posterior
 from ttvcli.core.video.decode import read_frames
 from ttvcli.errors import ArtifactError, UsageError
+
+
+_CAPTIONS = 1 << 20  # different captions of one pass; each is drawn from its number
 
 
 class Source(Protocol):
@@ -37,9 +42,13 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int
     chosen = []
     for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, place = divmod(position, count)
-        order = np.random.default_rng((seed, epoch)).permutation(count)
-        chosen.append(int(order[place]))
+        chosen.append(int(_order(seed, epoch, count)[place]))
     return chosen
+
+
+@lru_cache(maxsize=2)  # a batch may straddle two passes
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def kept_records(folder: Path, what: str) -> list[dict[str, Any]]:
@@ -61,11 +70,17 @@ _FIX = {
 
 
 class PixelClips:
-    """Videos named by a manifest, cut to `frames` at a random place; [B, 3, T, H, W] in [-1, 1]."""
+    """Videos named by a manifest, cut to `frames` at a random place; [B, 3, T, H, W] in [-1, 1].
 
-    def __init__(self, folder: Path, frames: int) -> None:
+    Decoded clips are kept up to `cache_bytes`: at training size they are small, and each is read
+    many times.
+    """
+
+    def __init__(self, folder: Path, frames: int, cache_bytes: int = 0) -> None:
         self.folder = folder
         self.frames = frames
+        self.room = cache_bytes
+        self.cache: dict[int, np.ndarray] = {}
         self.records = kept_records(folder, "clips")
         sizes = {(r["width"], r["height"]) for r in self.records}
         if len(sizes) > 1:
@@ -85,18 +100,25 @@ class PixelClips:
     def batch(self, indices: list[int], generator: torch.Generator) -> Tensor:
         clips = []
         for index in indices:
-            record = self.records[index]
-            room = record["frames"] - self.frames
+            room = self.records[index]["frames"] - self.frames
             start = int(torch.randint(room + 1, (1,), generator=generator))
-            pixels = []
-            for number, (_, frame) in enumerate(read_frames(self.folder / record["path"])):
-                if number >= start + self.frames:
-                    break
-                if number >= start:
-                    pixels.append(frame)
-            clips.append(np.stack(pixels))
+            clips.append(self._cut(index, start))
         video = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
         return video.float() / 127.5 - 1.0
+
+    def _cut(self, index: int, start: int) -> np.ndarray:
+        """Frames start..start+frames of a clip, uint8 [T, H, W, 3]."""
+        stop = start + self.frames
+        if index in self.cache:
+            return self.cache[index][start:stop]
+        path = self.folder / self.records[index]["path"]
+        size = self.records[index]["width"] * self.records[index]["height"] * 3
+        size *= self.records[index]["frames"]
+        if size > self.room:
+            return np.stack([frame for _, frame in islice(read_frames(path), start, stop)])
+        self.cache[index] = np.stack([frame for _, frame in read_frames(path)])
+        self.room -= self.cache[index].nbytes
+        return self.cache[index][start:stop]
 
 
 class LatentClips:
@@ -105,6 +127,8 @@ class LatentClips:
     Args:
         latents: folder of `ttv prep encode`. text: folder of `ttv embed-text`.
         scaling_factor: of the VAE that made the latents.
+        latent_frames: train on this many frames from the start of each clip; 0 takes all. The
+            first frames of a clip do not depend on later ones, so no encoding is needed.
         vae_hash, text_encoder_hash: of the model being trained; a mismatch is an ArtifactError.
     """
 
@@ -116,7 +140,9 @@ class LatentClips:
         scaling_factor: float,
         vae_hash: str,
         text_encoder_hash: str,
+        latent_frames: int = 0,
     ) -> None:
+        self.latent_frames = latent_frames
         self.latents = latents
         self.text = text
         self.scaling_factor = scaling_factor
@@ -141,6 +167,8 @@ class LatentClips:
             record = self.records[index]
             mean, logvar, about = load_latents(self.latents / record["path"])
             self._check("vae", about.get("vae_hash"), self.latents / record["path"])
+            if self.latent_frames:
+                mean, logvar = mean[:, : self.latent_frames], logvar[:, : self.latent_frames]
             drawn = sample_posterior(mean.float(), logvar.float(), generator)
             latents.append(drawn.transpose(0, 1) * self.scaling_factor)
             path = self.text / self.text_paths[record["id"]]
@@ -175,7 +203,7 @@ class LabelledCaptions:
         self.make = caption_labels
 
     def __len__(self) -> int:
-        return 1 << 30
+        return _CAPTIONS
 
     def batch(self, indices: list[int], generator: torch.Generator) -> dict[str, Any]:
         ids, labels = [], []

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ttvcli.workflows.train import TrainConfig
 
 _DATA_STREAM = 1_000_000_007  # keeps the data's random numbers apart from the objective's
-_TOKENIZER_CAPTIONS = 20_000
+_TOKENIZER_CAPTIONS = 5_000
 _SCALE_CLIPS = 64
 
 
@@ -156,6 +156,7 @@ def _transformer(config: "TrainConfig", device: torch.device, progress: Progress
         scaling_factor=vae["scaling_factor"],
         vae_hash=vae_hash,
         text_encoder_hash=encoder_hash,
+        latent_frames=_latent_frames(config, vae),
     )
     null, _, _ = load_embeddings(text / "empty.safetensors")
     if model_folder.read_about(base).get("null_text") == "zero":
@@ -178,10 +179,25 @@ def _transformer(config: "TrainConfig", device: torch.device, progress: Progress
     return Task(trainer, source, made_from, export)
 
 
+def _latent_frames(config: "TrainConfig", vae: dict[str, Any]) -> int:
+    """Latent frames of `config.frames` pixel frames; 0 for whole clips."""
+    ratio = int(vae.get("temporal_compression_ratio", 4))
+    if config.frames and (config.frames - 1) % ratio:
+        raise UsageError(
+            f"frames must be {ratio}k+1, got {config.frames}", fix="1, 49, 145, 289, 481 or 1009"
+        )
+    return (config.frames - 1) // ratio + 1 if config.frames else 0
+
+
 def _vae(config: "TrainConfig", device: torch.device, progress: Progress) -> Task:
     folder = require_folder(config.data, "--data")
-    source = PixelClips(folder, config.clip_frames)
-    objective = objectives.VAEObjective(config.kl_weight, config.edge_weight)
+    source = PixelClips(folder, config.clip_frames, int(config.cache_gib * 2**30))
+    objective = objectives.VAEObjective(
+        l1_weight=config.l1_weight,
+        mse_weight=config.mse_weight,
+        edge_weight=config.edge_weight,
+        kl_weight=config.kl_weight,
+    )
     trainer = _trainer(config, _network(config, progress), objective, device)
 
     def export(out: Path) -> None:

@@ -164,12 +164,23 @@ class CausalVAE(nn.Module):
             yield self.decoder(part, cache)
 
     def init_weights(self) -> None:
-        """Start for training: decoder norms begin as plain GroupNorm (scale 1, shift 0)."""
+        """Start for training: the network begins as a linear autoencoder of unit gain.
+
+        Residual branches end in zeros, so that colours and places pass straight through from the
+        first step (with PyTorch's defaults they fade by 1/sqrt(3) a layer, and thousands of steps
+        go by before objects have colours). Decoder norms begin as plain GroupNorm.
+        """
         for module in self.modules():
-            if isinstance(module, SpatialNorm):
-                for conv, bias in ((module.conv_y.conv, 1.0), (module.conv_b.conv, 0.0)):
-                    nn.init.normal_(conv.weight, std=0.02)
-                    nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
+            if isinstance(module, nn.Conv2d | nn.Conv3d):
+                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for module in self.modules():
+            if isinstance(module, ResBlock):
+                nn.init.zeros_(module.conv2.conv.weight)
+            elif isinstance(module, SpatialNorm):
+                nn.init.normal_(module.conv_y.conv.weight, std=0.02)
+                nn.init.ones_(module.conv_y.conv.bias)  # type: ignore[arg-type]
+                nn.init.normal_(module.conv_b.conv.weight, std=0.02)
 
     def _check_pixels(self, pixels: Tensor) -> None:
         ratio = self.config.spatial_compression_ratio

@@ -1,0 +1,62 @@
+"""`ttv demo`: the whole pipeline in about a minute."""
+
+from typing import Annotated
+
+import typer
+
+from ttvcli.cli.options import (
+    ConfigFile,
+    DryRun,
+    Json,
+    Out,
+    Quiet,
+    Seed,
+    Set,
+    ShowConfig,
+    Steps,
+    Threads,
+)
+from ttvcli.cli.run_step import execute
+
+Prompt = Annotated[
+    str | None, typer.Argument(help="What the trained model draws, in words of the tiny world.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("demo")
+    def demo(
+        prompt: Prompt = None,
+        out: Out = None,
+        steps: Steps = None,
+        seed: Seed = None,
+        threads: Threads = None,
+        json: Json = False,
+        quiet: Quiet = False,
+        dry_run: DryRun = False,
+        show_config: ShowConfig = False,
+        sets: Set = None,
+        config: ConfigFile = None,
+    ) -> None:
+        """Run the whole pipeline on a tiny world: render, encode, train, sample, check.
+
+        Takes about a minute on two CPU cores and downloads nothing. Training is killed half-way
+        and resumed. Prints where each step's result is.
+
+        \b
+        Examples:
+          ttv demo
+          ttv demo "a blue star bounces" --out demo/ --json
+        """
+        execute(
+            "demo",
+            {"prompt": prompt, "out": out, "steps": steps, "seed": seed, "threads": threads},
+            json=json,
+            quiet=quiet,
+            dry_run=dry_run,
+            show_config=show_config,
+            sets=sets,
+            config_file=config,
+        )

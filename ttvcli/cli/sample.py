@@ -1,0 +1,119 @@
+"""`ttv sample`: a video from a prompt or a storyboard."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttvcli.cli.options import (
+    ConfigFile,
+    Device,
+    DryRun,
+    Dtype,
+    Force,
+    Gpu,
+    Guidance,
+    Json,
+    Model,
+    Negative,
+    Out,
+    Quiet,
+    Seconds,
+    Seed,
+    Set,
+    ShowConfig,
+    Size,
+    Steps,
+    Threads,
+)
+from ttvcli.cli.run_step import execute
+
+Prompt = Annotated[
+    str | None, typer.Argument(help="What should be seen; - reads it from standard input.")
+]
+StoryboardFile = Annotated[
+    Path | None, typer.Option("--storyboard", help="File with one text for each 3 s segment.")
+]
+Sampler = Annotated[
+    str | None, typer.Option("--sampler", help="ddim, dpm++2m or dpm++2m-sde.")
+]
+GuidanceMode = Annotated[
+    str | None,
+    typer.Option("--guidance-mode", help="constant, ramp, or legacy (as the public pipelines)."),
+]
+ContactSheet = Annotated[
+    Path | None, typer.Option("--contact-sheet", help="Also write a PNG of evenly spaced frames.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("sample")
+    def sample(
+        prompt: Prompt = None,
+        storyboard: StoryboardFile = None,
+        out: Out = None,
+        model: Model = None,
+        seconds: Seconds = None,
+        size: Size = None,
+        steps: Steps = None,
+        guidance: Guidance = None,
+        guidance_mode: GuidanceMode = None,
+        negative: Negative = None,
+        sampler: Sampler = None,
+        seed: Seed = None,
+        contact_sheet: ContactSheet = None,
+        gpu: Gpu = None,
+        dtype: Dtype = None,
+        device: Device = None,
+        threads: Threads = None,
+        force: Force = None,
+        json: Json = False,
+        quiet: Quiet = False,
+        dry_run: DryRun = False,
+        show_config: ShowConfig = False,
+        sets: Set = None,
+        config: ConfigFile = None,
+    ) -> None:
+        """Make a video from a prompt or a storyboard; prints its path.
+
+        Beside the video goes a .json with every setting, enough to make it again.
+
+        \b
+        Examples:
+          ttv sample "a red circle moves right" -o out.mp4
+          ttv sample "a blue star bounces" --seed 7 --contact-sheet out.png
+          ttv sample --storyboard story.json --seconds 9 -o story.mp4
+          echo "a green ring grows" | ttv sample - -o ring.mp4
+          ttv sample "a dog playing fetch" --model path/to/CogVideoX-5b --dry-run
+        """
+        execute(
+            "sample",
+            {
+                "prompt": prompt,
+                "storyboard": storyboard,
+                "out": out,
+                "model": model,
+                "seconds": seconds,
+                "size": size,
+                "steps": steps,
+                "guidance": guidance,
+                "guidance_mode": guidance_mode,
+                "negative": negative,
+                "sampler": sampler,
+                "seed": seed,
+                "contact_sheet": contact_sheet,
+                "dtype": dtype,
+                "device": device,
+                "threads": threads,
+                "force": force,
+            },
+            json=json,
+            quiet=quiet,
+            dry_run=dry_run,
+            show_config=show_config,
+            sets=sets,
+            config_file=config,
+            presets={"gpu": gpu},
+        )

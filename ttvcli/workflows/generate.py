@@ -1,0 +1,131 @@
+"""The tensor half of sampling: texts to embeddings, noise to latents, latents to frames.
+
+Shape legend: B videos, S segments, L tokens, E text width, T latent frames, C channels, H W latent size.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ttvcli import catalog
+from ttvcli.core.device import DTYPES
+from ttvcli.core.diffusion import guidance
+from ttvcli.core.diffusion.noise import draw_noise
+from ttvcli.core.diffusion.parameterization import denoiser
+from ttvcli.core.video.contact_sheet import contact_sheet, evenly_spaced
+from ttvcli.core.video.encode import write_video
+from ttvcli.workflows import components
+from ttvcli.workflows.sample import Request
+from ttvcli.workflows.step import Progress
+
+_SHEET_SIDE = 128  # small frames are enlarged to about this on the contact sheet
+
+
+def encode_texts(request: Request, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+    """Embedding [L, E] of each different text, with the model and dtype of `request`."""
+    tokenizer = components.load_tokenizer(request.folder)
+    encoder = components.load(
+        request.folder, "text_encoder", dtype=request.config.dtype, device=device
+    )
+    rows = {}
+    for text in dict.fromkeys(texts):
+        ids = torch.tensor([tokenizer.encode(text, request.tokens)], device=device)
+        rows[text] = encoder(ids)[0]
+    return rows
+
+
+def text_branches(requests: Sequence[Request], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Text of the conditional and the unconditional branch, each [B, S, L, E].
+
+    Without a negative text the unconditional branch gets what the model was trained with: the
+    embedding of the empty prompt, or zeros.
+    """
+    prompts = [request.board.prompts for request in requests]
+    negatives = [request.board.negatives for request in requests]
+    rows = encode_texts(requests[0], [t for texts in prompts + negatives for t in texts], device)
+    text = torch.stack([torch.stack([rows[t] for t in texts]) for texts in prompts])
+    if requests[0].about.get("null_text") == "zero":
+        rows[""] = torch.zeros_like(text[0, 0])
+    null = torch.stack([torch.stack([rows[t] for t in texts]) for texts in negatives])
+    return text, null
+
+
+@torch.inference_mode()
+def generate_latents(requests: Sequence[Request], progress: Progress) -> Tensor:
+    """Denoise one video for each request; they may differ in texts and seed only.
+
+    Returns:
+        Unscaled latents [B, C, T, H, W] float32 on the CPU.
+    """
+    request, config = requests[0], requests[0].config
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = components.device_named(config.device)
+    text, null = text_branches(requests, device)
+    network = components.load(request.folder, "transformer", dtype=config.dtype, device=device)
+    schedule = components.load_schedule(request.folder)
+    steps, scale = int(config.steps or 1), float(config.guidance or 1.0)
+
+    def predict(x: Tensor, timestep: int, text: Tensor) -> Tensor:
+        batch = torch.full((len(x),), timestep, device=device)
+        return network(x.to(text.dtype), text, batch)
+
+    scale_at = catalog.get("guidance", str(config.guidance_mode))(scale)
+    predict_v = guidance.guide(predict, null, text, scale_at, steps)
+    generators = [torch.Generator("cpu").manual_seed(r.config.seed) for r in requests]
+    noise = draw_noise((len(requests), *request.latent_shape), generators, device=device)
+    sampler = catalog.get("sampler", str(config.sampler))
+    progress.start("denoising", total=steps, unit="step")
+    clean = sampler(
+        denoiser(predict_v, schedule),
+        noise,
+        schedule,
+        steps,
+        generator=generators,
+        callback=lambda _: progress.advance(),
+    )
+    progress.finish()
+    latents = clean.transpose(1, 2).float().cpu().contiguous()
+    return latents / request.vae["scaling_factor"]
+
+
+@torch.inference_mode()
+def decode_frames(request: Request, latents: Tensor, progress: Progress) -> Iterator[np.ndarray]:
+    """Yield uint8 RGB frames [height, width, 3] of latents [C, T, H, W], a few at a time."""
+    device = components.device_named(request.config.device)
+    dtype = DTYPES[request.config.dtype]
+    vae = components.load(request.folder, "vae", dtype=request.config.dtype, device=device)
+    progress.start("decoding", total=request.frames, unit="frame")
+    for pixels in vae.decode_chunks(latents[None].to(device, dtype)):  # type: ignore[operator]
+        shown = (pixels[0].float() / 2 + 0.5).clamp(0, 1).mul(255).round()
+        frames = shown.to("cpu", torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
+        for frame in frames:
+            progress.advance()
+            yield frame
+    progress.finish()
+
+
+def decode_to_video(
+    request: Request, latents: Tensor, path: Path, progress: Progress, tiles: int
+) -> bytes:
+    """Decode into `path` as H.264; returns a contact sheet of `tiles` frames as PNG."""
+    wanted = set(evenly_spaced(request.frames, tiles))
+    kept: dict[int, np.ndarray] = {}
+
+    def watched() -> Iterator[np.ndarray]:
+        for number, frame in enumerate(decode_frames(request, latents, progress)):
+            if number in wanted:
+                kept[number] = frame
+            yield frame
+
+    write_video(path, watched(), request.fps, crf=request.config.crf)
+    numbers = sorted(kept)
+    return contact_sheet(
+        [kept[number] for number in numbers],
+        [number / request.fps for number in numbers],
+        columns=6,
+        scale=max(1, _SHEET_SIDE // request.height),
+    )
