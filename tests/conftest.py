@@ -3,8 +3,12 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tiny_model import TinyData
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -15,3 +19,11 @@ def _no_ttv_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of whoever runs the tests out of them."""
     for name in [name for name in os.environ if name.startswith("TTV_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> "TinyData":
+    """A random tiny model with clips, latents and text made from it; read-only."""
+    from tiny_model import make_data
+
+    return make_data(tmp_path_factory.mktemp("tiny"))

@@ -1,0 +1,141 @@
+"""Our causal VAE against diffusers' `AutoencoderKLCogVideoX`, with random small weights."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ttvcli.core.models.vae.causal3d import CausalVAE
+from ttvcli.core.models.vae.config import VAEConfig
+
+diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.parity
+
+FRAMES = (1, 5, 8, 9, 13, 16, 17, 49)
+LATENT_FRAMES = (1, 2, 3, 4, 5, 13)
+SIZES = ((16, 16), (24, 40))
+
+
+def small_config(**changes: Any) -> VAEConfig:
+    sizes = {
+        "block_out_channels": (8, 16, 16, 24),
+        "latent_channels": 4,
+        "layers_per_block": 2,
+        "norm_num_groups": 4,
+    }
+    return VAEConfig(**{**sizes, **changes})
+
+
+def both(config: VAEConfig, dtype: torch.dtype = torch.float32) -> tuple[CausalVAE, Any]:
+    """Our VAE and the public one with the same random weights, norms and biases included."""
+    torch.manual_seed(0)
+    theirs = diffusers.AutoencoderKLCogVideoX.from_config(config.to_dict()).eval()
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            noise = torch.randn_like(parameter)
+            if parameter.ndim > 1:
+                parameter.copy_(noise * parameter[0].numel() ** -0.5)
+            else:
+                gain = "norm" in name and name.endswith("weight") and "conv" not in name
+                parameter.copy_(float(gain) + 0.2 * noise)
+    ours = CausalVAE(config).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours.to(dtype), theirs.to(dtype)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[CausalVAE, Any]:
+    return both(small_config())
+
+
+def pixels(frames: int, height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(frames * height + width)
+    return torch.rand((1, 3, frames, height, width), generator=generator) * 2 - 1
+
+
+def random_latents(frames: int, height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(frames)
+    return torch.randn((1, 4, frames, height // 8, width // 8), generator=generator)
+
+
+def worst(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference relative to the largest value."""
+    assert ours.shape == theirs.shape
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("frames", FRAMES)
+def test_encoding_is_that_of_diffusers(
+    pair: tuple[CausalVAE, Any], frames: int, size: tuple[int, int]
+) -> None:
+    ours, theirs = pair
+    clip = pixels(frames, *size)
+    mean, logvar = ours.encode(clip)
+    expected = theirs.encode(clip).latent_dist
+    assert torch.equal(mean, expected.mean)
+    assert torch.equal(logvar, expected.logvar)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("frames", LATENT_FRAMES)
+def test_decoding_is_that_of_diffusers(
+    pair: tuple[CausalVAE, Any], frames: int, size: tuple[int, int]
+) -> None:
+    ours, theirs = pair
+    latents = random_latents(frames, *size)
+    # Not to the bit: the scale and shift of the norms are convolved before they are enlarged
+    # instead of after (a 1x1x1 convolution commutes with a nearest resize), on fewer pixels.
+    assert worst(ours.decode(latents), theirs.decode(latents).sample) <= 2e-6
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("frames", LATENT_FRAMES)
+def test_in_double_precision_nothing_but_rounding_differs(frames: int) -> None:
+    ours, theirs = both(small_config(), torch.float64)
+    latents = random_latents(frames, 24, 16).double()
+    assert worst(ours.decode(latents), theirs.decode(latents).sample) <= 1e-14
+
+
+@torch.inference_mode()
+def test_the_time_chunks_are_part_of_the_model(pair: tuple[CausalVAE, Any]) -> None:
+    ours, theirs = pair
+    clip = pixels(17, 16, 16)
+    expected = theirs.encode(clip).latent_dist.mean
+    at_once = ours.encoder(clip, {}).chunk(2, dim=1)[0]
+    assert worst(at_once, expected) > 0.01
+    latents = random_latents(5, 16, 16)
+    assert worst(ours.decoder(latents, {}), theirs.decode(latents).sample) > 0.01
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"block_out_channels": (8, 16), "temporal_compression_ratio": 2, "layers_per_block": 1},
+        {"temporal_compression_ratio": 8, "latent_channels": 8, "scaling_factor": 1.15258426},
+    ],
+)
+def test_configs_go_to_diffusers_and_back(changes: dict[str, Any]) -> None:
+    config = small_config(**changes)
+    theirs = diffusers.AutoencoderKLCogVideoX.from_config(config.to_dict())
+    back = VAEConfig.from_dict(dict(theirs.config))
+    assert back == config
+    assert back.spatial_compression_ratio == 2 ** (len(config.block_out_channels) - 1)
+    ours = CausalVAE(back).state_dict()
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: tensor.shape for name, tensor in theirs.state_dict().items()
+    }
+
+
+def test_the_defaults_are_the_published_ones() -> None:
+    """CogVideoX-5B's `vae/config.json` is the class default but for the scaling factor."""
+    with torch.device("meta"):
+        theirs = diffusers.AutoencoderKLCogVideoX(scaling_factor=0.7)
+        ours = CausalVAE(VAEConfig())
+    assert VAEConfig.from_dict(dict(theirs.config)) == VAEConfig()
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    assert sum(p.numel() for p in ours.parameters()) == 215_583_907
