@@ -68,7 +68,7 @@ class TrainConfig:
     edge_weight: float = field(default=0.5, metadata={"help": "VAE: weight of the edge term"})
     kl_weight: float = field(default=2e-4, metadata={"help": "VAE: weight of the KL term"})
     cache_gib: float = field(
-        default=2.0, metadata={"help": "VAE: memory for decoded clips, in GiB"}
+        default=2.0, metadata={"help": "memory for clips already read, in GiB"}
     )
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema_decay: float = field(

@@ -129,6 +129,7 @@ class LatentClips:
         scaling_factor: of the VAE that made the latents.
         latent_frames: train on this many frames from the start of each clip; 0 takes all. The
             first frames of a clip do not depend on later ones, so no encoding is needed.
+        cache_bytes: memory for clips already read.
         vae_hash, text_encoder_hash: of the model being trained; a mismatch is an ArtifactError.
     """
 
@@ -141,7 +142,10 @@ class LatentClips:
         vae_hash: str,
         text_encoder_hash: str,
         latent_frames: int = 0,
+        cache_bytes: int = 0,
     ) -> None:
+        self.room = cache_bytes
+        self.cache: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self.latent_frames = latent_frames
         self.latents = latents
         self.text = text
@@ -164,16 +168,9 @@ class LatentClips:
     def batch(self, indices: list[int], generator: torch.Generator) -> LatentBatch:
         latents, text = [], []
         for index in indices:
-            record = self.records[index]
-            mean, logvar, about = load_latents(self.latents / record["path"])
-            self._check("vae", about.get("vae_hash"), self.latents / record["path"])
-            if self.latent_frames:
-                mean, logvar = mean[:, : self.latent_frames], logvar[:, : self.latent_frames]
+            mean, logvar, embedded = self._load(index)
             drawn = sample_posterior(mean.float(), logvar.float(), generator)
             latents.append(drawn.transpose(0, 1) * self.scaling_factor)
-            path = self.text / self.text_paths[record["id"]]
-            embedded, _, about = load_embeddings(path)
-            self._check("text encoder", about.get("encoder_hash"), path)
             text.append(embedded.float())
         shapes = {tuple(t.shape) for t in latents} | {tuple(t.shape) for t in text}
         if len(shapes) > 2:
@@ -183,6 +180,26 @@ class LatentClips:
                 fix="encode them into folders of their own, one for each stage",
             )
         return LatentBatch(torch.stack(latents), torch.stack(text))
+
+    def _load(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and log-variance [C, T, H, W] and text [S, L, E] of a clip, checked for age."""
+        if index in self.cache:
+            return self.cache[index]
+        record = self.records[index]
+        path = self.latents / record["path"]
+        mean, logvar, about = load_latents(path)
+        self._check("vae", about.get("vae_hash"), path)
+        if self.latent_frames:
+            mean, logvar = mean[:, : self.latent_frames], logvar[:, : self.latent_frames]
+        path = self.text / self.text_paths[record["id"]]
+        embedded, _, about = load_embeddings(path)
+        self._check("text encoder", about.get("encoder_hash"), path)
+        loaded = (mean.clone(), logvar.clone(), embedded)
+        size = sum(tensor.nbytes for tensor in loaded)
+        if size <= self.room:
+            self.cache[index] = loaded
+            self.room -= size
+        return loaded
 
     def _check(self, name: str, found: str | None, path: Path) -> None:
         if found != self.hashes[name]:

@@ -157,6 +157,7 @@ def _transformer(config: "TrainConfig", device: torch.device, progress: Progress
         vae_hash=vae_hash,
         text_encoder_hash=encoder_hash,
         latent_frames=_latent_frames(config, vae),
+        cache_bytes=int(config.cache_gib * 2**30),
     )
     null, _, _ = load_embeddings(text / "empty.safetensors")
     if model_folder.read_about(base).get("null_text") == "zero":
