@@ -131,7 +131,9 @@ class MetricsLog:
         """Write one step."""
         self._metrics.write(json.dumps(dict(values)) + "\n")
         self._metrics.flush()
-        self._timing.write(json.dumps({"step": values["step"], "seconds": round(seconds, 4)}) + "\n")
+        self._timing.write(
+            json.dumps({"step": values["step"], "seconds": round(seconds, 4)}) + "\n"
+        )
         self._timing.flush()
 
     def __enter__(self) -> "MetricsLog":

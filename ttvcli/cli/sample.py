@@ -34,9 +34,7 @@ Prompt = Annotated[
 StoryboardFile = Annotated[
     Path | None, typer.Option("--storyboard", help="File with one text for each 3 s segment.")
 ]
-Sampler = Annotated[
-    str | None, typer.Option("--sampler", help="ddim, dpm++2m or dpm++2m-sde.")
-]
+Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpm++2m or dpm++2m-sde.")]
 GuidanceMode = Annotated[
     str | None,
     typer.Option("--guidance-mode", help="constant, ramp, or legacy (as the public pipelines)."),

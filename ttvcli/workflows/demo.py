@@ -103,7 +103,9 @@ def run(config: DemoConfig, progress: Progress = SILENT) -> DemoResult:
     step(
         "prep synth",
         raw,
-        lambda: synth.run(synth.SynthConfig(out=raw, clips=config.clips, seed=config.seed), progress),
+        lambda: synth.run(
+            synth.SynthConfig(out=raw, clips=config.clips, seed=config.seed), progress
+        ),
     )
     step(
         "prep encode",
@@ -163,7 +165,9 @@ def _train(config: DemoConfig, latents: Path, text: Path, progress: Progress) ->
 
 def _start_and_kill(arguments: list[str], checkpoints: Path, progress: Progress) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TTV_DEBUG"}
-    progress.note("training starts in another process, to be killed: " + "ttv " + " ".join(arguments))
+    progress.note(
+        "training starts in another process, to be killed: " + "ttv " + " ".join(arguments)
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "ttvcli", *arguments],
         env=environment,
@@ -214,6 +218,8 @@ def _check(config: DemoConfig, video: Path, progress: Progress) -> dict[str, Any
         "motion": result.motion,
     }
     for item in seen["found"]:
-        progress.note(f"the checker sees: {item['colour']} {item['shape']}, motion {item['motion']}")
+        progress.note(
+            f"the checker sees: {item['colour']} {item['shape']}, motion {item['motion']}"
+        )
     write_json(config.out / "check.json", seen)
     return seen

@@ -116,11 +116,18 @@ def run(config: EvalWorldConfig, progress: Progress = SILENT) -> EvalWorldResult
 
     made, expected = requests(config)
     clips, rows, results = [], [], []
-    for frames, request, asked in zip(_generated(config, made, progress), made, expected, strict=True):
+    for frames, request, asked in zip(
+        _generated(config, made, progress), made, expected, strict=True
+    ):
         result = check_clip(frames, asked)
         results.append(result)
-        clips.append({"prompt": request.board.prompts[0], "seed": request.config.seed,
-                      **_short(result.to_json())})
+        clips.append(
+            {
+                "prompt": request.board.prompts[0],
+                "seed": request.config.seed,
+                **_short(result.to_json()),
+            }
+        )
         if len(rows) < _SHEET_CLIPS:
             rows.append(frames[np.linspace(0, len(frames) - 1, _SHEET_FRAMES).astype(int)])
     ceiling = [

@@ -52,9 +52,7 @@ class SampleConfig:
     guidance_mode: Literal["constant", "ramp", "legacy"] | None = field(
         default=None, metadata={"help": "guidance over the steps: constant, ramp or legacy"}
     )
-    sampler: str | None = field(
-        default=None, metadata={"help": "ddim, dpm++2m or dpm++2m-sde"}
-    )
+    sampler: str | None = field(default=None, metadata={"help": "ddim, dpm++2m or dpm++2m-sde"})
     seed: int = field(default=42, metadata={"help": "seed of the noise"})
     dtype: Literal["fp32", "bf16", "fp16"] = field(
         default="fp32", metadata={"help": "arithmetic of the networks"}

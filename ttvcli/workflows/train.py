@@ -217,9 +217,7 @@ def _loop(
     def make(step: int) -> list[Any]:
         chosen = batch_indices(step, per_step, len(task.source), config.seed)
         generator = task.data_generator(step)
-        parts = [
-            chosen[i : i + config.batch_size] for i in range(0, per_step, config.batch_size)
-        ]
+        parts = [chosen[i : i + config.batch_size] for i in range(0, per_step, config.batch_size)]
         return [task.source.batch(part, generator) for part in parts]
 
     numbers: dict[str, float] = {}

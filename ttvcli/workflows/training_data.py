@@ -23,7 +23,6 @@ from ttvcli.core.training.objectives import LatentBatch, sample_posterior
 from ttvcli.core.video.decode import read_frames
 from ttvcli.errors import ArtifactError, UsageError
 
-
 _CAPTIONS = 1 << 20  # different captions of one pass; each is drawn from its number
 
 

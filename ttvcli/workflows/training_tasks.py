@@ -71,9 +71,7 @@ def component_values(config: "TrainConfig") -> dict[str, Any]:
     if config.init == "scratch":
         values = dict(load_preset("model", config.architecture)[config.target])
     else:
-        values = model_folder.read_config(
-            model_folder.resolve_model(config.model), config.target
-        )
+        values = model_folder.read_config(model_folder.resolve_model(config.model), config.target)
     if config.target == "transformer" and config.ssm:
         values["ssm"] = config.ssm
     return values
@@ -175,7 +173,9 @@ def _transformer(config: "TrainConfig", device: torch.device, progress: Progress
         "latents": settings_hash([r.get("sha256", r["id"]) for r in source.records]),
         "vae": vae_hash,
         "text encoder": encoder_hash,
-        "start": "" if config.init == "scratch" else model_folder.component_hash(base, "transformer"),
+        "start": ""
+        if config.init == "scratch"
+        else model_folder.component_hash(base, "transformer"),
     }
     return Task(trainer, source, made_from, export)
 
@@ -243,9 +243,7 @@ def _text_encoder(config: "TrainConfig", device: torch.device, progress: Progres
     spiece = base / "tokenizer" / "spiece.model"
     if config.init == "scratch":
         spiece = _scratch_file(config)
-        captions = [
-            caption_labels(np.random.default_rng(i))[0] for i in range(_TOKENIZER_CAPTIONS)
-        ]
+        captions = [caption_labels(np.random.default_rng(i))[0] for i in range(_TOKENIZER_CAPTIONS)]
         train_tokenizer(captions, spiece, values["vocab_size"])
     tokenizer = SentencePieceTokenizer(spiece)
     tokens = preset["transformer"]["max_text_seq_length"]

@@ -67,12 +67,10 @@ class DiffusionObjective:
         self, model: nn.Module, batch: LatentBatch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         latents = batch.latents
-        timesteps = stratified_timesteps(
-            latents.shape[0], self.schedule.train_steps, generator
-        ).to(latents.device)
-        text, dropped = drop_captions(
-            batch.text, self.null_text, self.caption_dropout, generator
+        timesteps = stratified_timesteps(latents.shape[0], self.schedule.train_steps, generator).to(
+            latents.device
         )
+        text, dropped = drop_captions(batch.text, self.null_text, self.caption_dropout, generator)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         noisy = self.schedule.add_noise(latents, noise, timesteps)
         target = self.schedule.velocity(latents, noise, timesteps)
@@ -104,9 +102,7 @@ class VAEObjective:
         decoded = model.decode(sample_posterior(mean, logvar, generator)).float()
         error = decoded - batch
         l1, mse = error.abs().mean(), error.square().mean()
-        edges = sum(
-            error.diff(dim=dim).abs().mean() for dim in (2, 3, 4) if error.shape[dim] > 1
-        )
+        edges = sum(error.diff(dim=dim).abs().mean() for dim in (2, 3, 4) if error.shape[dim] > 1)
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
         loss = self.l1_weight * l1 + self.mse_weight * mse
         loss = loss + self.edge_weight * edges + self.kl_weight * kl

@@ -91,7 +91,11 @@ class Decoder(nn.Module):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        widths, groups, eps = config.block_out_channels[::-1], config.norm_num_groups, config.norm_eps
+        widths, groups, eps = (
+            config.block_out_channels[::-1],
+            config.norm_num_groups,
+            config.norm_eps,
+        )
         latent = config.latent_channels
         self.conv_in = CausalConv3d(latent, widths[0], kernel=3)
         middle = [ResBlock(widths[0], widths[0], groups, eps, latent) for _ in range(2)]

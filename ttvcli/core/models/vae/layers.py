@@ -95,7 +95,12 @@ class ResBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, groups: int, eps: float, latent_channels: int | None
+        self,
+        in_channels: int,
+        out_channels: int,
+        groups: int,
+        eps: float,
+        latent_channels: int | None,
     ) -> None:
         super().__init__()
         self.norm1 = make_norm(in_channels, groups, eps, latent_channels)
