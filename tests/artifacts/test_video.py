@@ -48,7 +48,7 @@ def test_a_new_video_never_stands_beside_the_facts_of_the_old_one(tmp_path: Path
 
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=".avi") as caught:
+    with pytest.raises(ArtifactError, match=r"\.avi") as caught:
         write(tmp_path / "out.avi")
     assert "out.mp4" in caught.value.fix
 

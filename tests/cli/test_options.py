@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -13,8 +12,7 @@ from ttvcli.cli.main import COMMANDS, build_app
 from ttvcli.cli.run_step import config_name
 from ttvcli.cli.settings import leaves
 
-MODULES = [module for module, _ in COMMANDS if find_spec(f"ttvcli.cli.{module}")]
-STEPS = [m for m in MODULES if hasattr(import_module(f"ttvcli.cli.{m}"), "execute")]
+STEPS = [m for m, _ in COMMANDS if hasattr(import_module(f"ttvcli.cli.{m}"), "execute")]
 
 
 def all_commands() -> dict[str, Any]:

@@ -78,7 +78,6 @@ def trim(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
         vars(command).update(register=register)
         monkeypatch.setitem(sys.modules, command.__name__, command)
         monkeypatch.setattr(main_module, "COMMANDS", (("info", None), ("doctor", None)))
-        monkeypatch.setattr(main_module, "find_spec", lambda name: name, raising=False)
         return run_ttv("info", *words, **options)
 
     return run

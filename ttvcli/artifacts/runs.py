@@ -1,4 +1,6 @@
-"""Training runs: `runs/<date>-<name>/{ttv.json, config.toml, plan.json, metrics.jsonl, checkpoints/}`.
+"""Training runs: folders `runs/<date>-<name>/`.
+
+Each holds `ttv.json`, `config.toml`, `plan.json`, `metrics.jsonl` and `checkpoints/`.
 
 `metrics.jsonl` holds one line a step and is the same for an interrupted and an uninterrupted run;
 wall-clock times, which never are, go to `timing.jsonl`.

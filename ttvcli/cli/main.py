@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from types import FrameType
 from typing import Annotated, Any
 
@@ -74,13 +73,10 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     groups = {name: typer.Typer(help=text, **plain) for name, text in GROUPS.items()}
     for module, group in COMMANDS:
-        if find_spec(f"ttvcli.cli.{module}") is None:
-            continue
         target = groups[group] if group else app
         import_module(f"ttvcli.cli.{module}").register(target)
     for name, group_app in groups.items():
-        if group_app.registered_commands:
-            app.add_typer(group_app, name=name)
+        app.add_typer(group_app, name=name)
     return app
 
 

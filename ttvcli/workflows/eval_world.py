@@ -115,7 +115,9 @@ def run(config: EvalWorldConfig, progress: Progress = SILENT) -> EvalWorldResult
     from ttvcli.core.world.checker import check_clip, summarise
 
     made, expected = requests(config)
-    clips, rows, results = [], [], []
+    clips: list[dict[str, Any]] = []
+    rows: list[np.ndarray] = []
+    results = []
     for frames, request, asked in zip(
         _generated(config, made, progress), made, expected, strict=True
     ):

@@ -1,6 +1,7 @@
 """The tensor half of sampling: texts to embeddings, noise to latents, latents to frames.
 
-Shape legend: B videos, S segments, L tokens, E text width, T latent frames, C channels, H W latent size.
+Shape legend: B videos, S segments, L tokens, E text width, T latent frames, C channels,
+H W latent size.
 """
 
 from collections.abc import Iterator, Sequence

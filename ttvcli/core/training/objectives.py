@@ -67,9 +67,9 @@ class DiffusionObjective:
         self, model: nn.Module, batch: LatentBatch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         latents = batch.latents
-        timesteps = stratified_timesteps(latents.shape[0], self.schedule.train_steps, generator).to(
-            latents.device
-        )
+        train_steps = self.schedule.num_train_timesteps
+        timesteps = stratified_timesteps(latents.shape[0], train_steps, generator)
+        timesteps = timesteps.to(latents.device)
         text, dropped = drop_captions(batch.text, self.null_text, self.caption_dropout, generator)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         noisy = self.schedule.add_noise(latents, noise, timesteps)
@@ -83,7 +83,7 @@ class VAEObjective:
     """L1 and squared error of pixels, L1 of their differences, a weak pull to the unit Gaussian.
 
     The squared error makes small objects count, L1 and differences make edges crisp. The batch is
-    pixels [B, 3, T, H, W] in [-1, 1].
+    pixels [B, 3, T, H, W] in [-1, 1]; the model has the `encode` and `decode` of a CausalVAE.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class VAEObjective:
         self.kl_weight = kl_weight
 
     def __call__(
-        self, model: nn.Module, batch: Tensor, generator: torch.Generator
+        self, model: Any, batch: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         mean, logvar = model.encode(batch)
         mean, logvar = mean.float(), logvar.float()

@@ -153,7 +153,7 @@ class CausalVAE(nn.Module):
             yield mean, logvar.clamp(-30.0, 20.0)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels `[B, 3, T, H, W]`, about [-1, 1] (not clamped), of latents `[B, Z, T', H', W']`."""
+        """Pixels `[B, 3, T, H, W]`, in about [-1, 1], of latents `[B, Z, T', H', W']`."""
         return torch.cat(list(self.decode_chunks(latents)), dim=2)
 
     def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:

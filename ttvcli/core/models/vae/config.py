@@ -76,7 +76,7 @@ class VAEConfig:
             ValueError: a key is unknown, so that a setting is never dropped in silence.
         """
         known = {field.name for field in fields(cls)}
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for key, value in values.items():
             if key in known:
                 chosen[key] = tuple(value) if isinstance(value, list) else value
