@@ -1,5 +1,6 @@
 """Which parameter gets which learning rate and decay, and the rate over the steps."""
 
+import itertools
 import math
 
 import pytest
@@ -59,7 +60,7 @@ def test_warm_up_is_linear_and_cosine_ends_at_lr_end() -> None:
         expected = 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
         assert rates[step] == pytest.approx(expected)
     assert rates[100] == pytest.approx(0.1)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_other_schedules() -> None:
