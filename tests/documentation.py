@@ -65,17 +65,28 @@ def shell_lines(path: Path) -> Iterator[tuple[str, int]]:
 def ttv_commands(path: Path) -> Iterator[Command]:
     """Yield every call of `ttv` in the shell blocks of a page, out of pipes and `&&` too."""
     for line, number in shell_lines(path):
-        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
-        lexer.whitespace_split = True
-        lexer.commenters = "#"
-        words: list[str] = []
-        for token in [*lexer, ";"]:
-            if token and not token.strip("|&;<>"):
-                if words[:1] == ["ttv"]:
-                    yield Command(words[1:], number)
-                words = []
-            else:
-                words.append(token)
+        for words in split_commands(line):
+            yield Command(words, number)
+
+
+def split_commands(line: str) -> Iterator[list[str]]:
+    """Yield the words of every call of `ttv` in a command line, redirections left out."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    lexer.commenters = "#"
+    words: list[str] = []
+    skip = False
+    for token in [*lexer, ";"]:
+        if token and not token.strip("<>"):
+            skip = True  # the next word is a file
+        elif token and not token.strip("|&;"):
+            if words[:1] == ["ttv"]:
+                yield words[1:]
+            words = []
+        elif skip:
+            skip = False
+        else:
+            words.append(token)
 
 
 def links(path: Path) -> Iterator[str]:

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from documentation import (
@@ -15,17 +15,19 @@ from documentation import (
     find_command,
     links,
     shell_lines,
+    split_commands,
     ttv_commands,
 )
 from helpers import REPOSITORY, run_ttv
-from model_files import write_text_encoder, write_vae
 
 from ttvcli.artifacts import embeddings, latents
-from ttvcli.artifacts.presets import PRESETS
 from ttvcli.artifacts.schema import KINDS
 from ttvcli.cli.run_step import config_name
-from ttvcli.cli.settings import leaves
+from ttvcli.core.video.errors import REASONS
 from ttvcli.errors import ExitCode
+
+if TYPE_CHECKING:
+    from tiny_model import TinyData
 
 README = REPOSITORY / "README.md"
 FORMATS = REPOSITORY / "docs" / "formats.md"
@@ -101,25 +103,41 @@ def test_every_command_is_in_the_readme(name: str) -> None:
     assert f"`ttv {name}`" in README.read_text()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=NAMES.get)
-def test_commands_of_a_page_exist_with_their_options(path: Path) -> None:
-    for words, line in ttv_commands(path):
-        where = f"{path.name}:{line}: ttv {' '.join(words)}"
-        command, name, rest = find_command(words)
-        known = {option: entry for entry in command.params for option in entry.opts}
-        if hasattr(command, "commands"):
-            assert rest, where  # a group alone does nothing
-        for index, word in enumerate(rest):
-            if word in ("-", "--help", "-h") or not re.match(r"--?[a-z]", word):
-                continue
+def check_command(words: list[str], where: str) -> None:
+    """Find the command, and let it merge its settings without looking at its inputs."""
+    command, name, rest = find_command(words)
+    known = {option for entry in command.params for option in entry.opts} | {"-h", "--help"}
+    if hasattr(command, "commands"):
+        assert set(rest) & known, where  # a group alone does nothing
+    for word in rest:
+        if re.match(r"--?[a-z]", word):
             assert word in known, f"{where}: no option {word}"
-            if word == "--set":
-                key = rest[index + 1].partition("=")[0].replace("-", "_")
-                assert key in dict(leaves(config_of(name))), f"{where}: no setting {key}"
-            if word == "--config" and rest[index + 1].startswith("configs/"):
-                assert (REPOSITORY / rest[index + 1]).is_file(), where
-            if word in ("--stage", "--gpu"):
-                assert (PRESETS / word[2:] / f"{rest[index + 1]}.toml").is_file(), where
+    shows_settings = "--show-config" in known
+    if shows_settings and not set(rest) & {"-h", "--help"}:
+        ran = run_ttv(*name, *rest, "--show-config")
+        assert ran.code == 0, f"{where}: {ran.stderr}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES.get)
+def test_commands_of_a_page_are_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)  # where the recipes in configs/ are
+    for words, line in ttv_commands(path):
+        check_command(words, f"{path.name}:{line}: ttv {' '.join(words)}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_in_the_help_are_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    examples = COMMANDS[name].help.partition("Examples:")[2].splitlines()
+    for line in examples:
+        for words in split_commands(line):
+            check_command(words, line)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES.get)
+def test_recipes_that_a_page_names_exist(path: Path) -> None:
+    for name in re.findall(r"configs/[\w./-]*\w", path.read_text(encoding="utf-8")):
+        assert (REPOSITORY / name).exists(), name
 
 
 @pytest.mark.parametrize("path", PAGES, ids=NAMES.get)
@@ -180,23 +198,66 @@ def test_objects_of_the_tiny_world_are_documented() -> None:
     assert names <= documented(section("clips"))
 
 
-def test_whatever_the_steps_write_is_documented(tmp_path: Path) -> None:
-    model = write_text_encoder(write_vae(tmp_path / "model"))
-    raw, encoded, text = (tmp_path / name for name in ("raw", "latents", "text"))
-    assert run_ttv("prep", "synth", "--out", raw, "--clips", "1", "--size", "16").code == 0
-    assert run_ttv("prep", "encode", raw, "--out", encoded, "--model", model).code == 0
-    assert run_ttv("embed-text", encoded, "--out", text, "--model", model).code == 0
+def test_whatever_the_steps_write_is_documented(tiny_data: "TinyData") -> None:
     manifest = documented(section("manifest"))
-    for folder, kind in ((raw, "clips"), (encoded, "latents"), (text, "embeddings")):
-        (line,) = (folder / "manifest.jsonl").read_text().splitlines()
-        record = json.loads(line)
-        named = manifest | documented(section(kind)) | documented(section("latents"))
-        named |= documented(section("clips"))  # unknown fields survive every step
+    folders = {"clips": tiny_data.clips, "latents": tiny_data.latents, "embeddings": tiny_data.text}
+    named = set(manifest)
+    for kind, folder in folders.items():
+        named |= documented(section(kind))  # unknown fields survive every step
+        record = json.loads((folder / "manifest.jsonl").read_text().splitlines()[0])
         assert set(record) <= named, folder
         assert set(record["segments"][0]) <= manifest
         settings = json.loads((folder / "ttv.json").read_text())["settings"]
         assert set(settings) <= documented(section(kind))
-    for folder in (encoded, text):
-        written = json.loads((folder / "report.json").read_text())
-        named = documented(section("report")) | documented(section("The header"))
-        assert set(written) <= named, folder
+        if kind != "clips":
+            report = json.loads((folder / "report.json").read_text())
+            assert set(report) <= documented(section("report")) | documented(section("The header"))
+    about = json.loads((tiny_data.model / "ttv.json").read_text())["settings"]
+    assert set(about) <= documented(section("model"))
+
+
+def test_whatever_training_writes_is_documented(tiny_data: "TinyData", tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    data = ("--data", tiny_data.latents, "--text", tiny_data.text, "--model", tiny_data.model)
+    short = ("--steps", "1", "--batch-size", "1", "--set", "ema_decay=0.9")
+    ran = run_ttv("train", *data, *short, "--out", run, "--device", "cpu")
+    assert ran.code == 0, ran.stderr
+    named = documented(section("run"))
+    for path in run.iterdir():
+        assert path.stem in named, path
+    (line,) = (run / "metrics.jsonl").read_text().splitlines()
+    assert set(json.loads(line)) <= named
+    assert set(json.loads((run / "plan.json").read_text())) <= named
+    (saved,) = (run / "checkpoints").iterdir()
+    for path in saved.rglob("*"):
+        assert path.name in section("checkpoint"), path
+    for path in (run / "model").rglob("*"):
+        assert path.name in section("model"), path
+
+
+def test_whatever_sampling_writes_is_documented(tiny_data: "TinyData", tmp_path: Path) -> None:
+    video = tmp_path / "out.mp4"
+    how = ("--model", tiny_data.model, "--steps", "2", "--device", "cpu")
+    ran = run_ttv("sample", "a red circle grows", *how, "-o", video, "--set", "keep_latents=true")
+    assert ran.code == 0, ran.stderr
+    sidecar = json.loads(video.with_suffix(".json").read_text())
+    named = documented(section("video")) | documented(section("The header"))
+    assert {*sidecar, *sidecar["settings"], *sidecar["sampling"]} <= named
+    assert video.with_suffix(".latents.safetensors").name in section("video")
+
+
+def test_the_report_of_a_measurement_is_documented(tiny_data: "TinyData", tmp_path: Path) -> None:
+    how = ("--model", tiny_data.model, "--steps", "1", "--prompts", "2", "--device", "cpu")
+    ran = run_ttv("eval", "world", *how, "-o", tmp_path / "world.json")
+    assert ran.code == 0, ran.stderr
+    report = json.loads((tmp_path / "world.json").read_text())
+    named = documented(section("report"))
+    assert set(report) <= named | documented(section("The header"))
+    for table in (report["generated"], report["reconstructed_truth"], *report["clips"]):
+        assert set(table) <= named
+    for name in ("colour", "shape", "motion", "correct"):
+        assert set(report["generated"][name]) <= named
+
+
+def test_reasons_for_skipping_a_video_are_documented() -> None:
+    assert set(REASONS) <= documented(section("report"))
