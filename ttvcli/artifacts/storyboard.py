@@ -2,7 +2,8 @@
 
 Read forms: our JSON (`{"segments": [{"text", "negative"?, "scene_start"?}], "seconds"?}`), the
 prompt files of TTT-Video (`.json` a list of videos, `.jsonl` one video a line; a video is a list of
-`{"text", "requires_scene_transition"?, "neg_text"?}`), and plain text with one segment a line.
+`{"text", "requires_scene_transition"?, "neg_text"?}`), plain text with one segment a line, and the
+sidecar of a video made from a storyboard, which holds it in our form.
 """
 
 import json
@@ -155,6 +156,8 @@ def _parse(text: str, where: str) -> Any:
 
 def _videos(value: Any) -> list[Any]:
     """Return the videos of a `.json` file: ours is one object, the public form a list of lists."""
+    if isinstance(value, dict) and value.get("kind") == "video" and "storyboard" in value:
+        return [value["storyboard"]]
     if isinstance(value, list) and not all(isinstance(entry, dict) for entry in value):
         return value
     return [value]

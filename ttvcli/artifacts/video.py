@@ -50,8 +50,27 @@ def new_video(
     write_json(sidecar, {**header(KIND, settings, made_from), **facts})
 
 
+def read_again(path: str | Path) -> dict[str, Any]:
+    """Return the settings files' table of a sidecar: the settings that make its video once more.
+
+    Raises:
+        ArtifactError: the file is not the sidecar of a video.
+    """
+    found = read_sidecar(path)
+    tables = found.get("again")
+    if not isinstance(tables, dict):
+        raise ArtifactError("the sidecar has no settings to use again", where=str(path))
+    if "storyboard" in found:  # the sidecar can be read as one
+        tables["sample"]["storyboard"] = str(path)
+    return tables
+
+
 def read_sidecar(video: str | Path) -> dict[str, Any]:
-    """Return what is known about a video; ArtifactError if its sidecar is missing or damaged."""
+    """Return what is known about a video, by its path or that of its sidecar.
+
+    Raises:
+        ArtifactError: the sidecar is missing or damaged.
+    """
     path = sidecar_path(video)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -57,7 +57,7 @@ def _union(value: Any, kind: Any, name: str, text: bool) -> Any:
     options = get_args(kind)
     if NoneType in options and (value is None or value == "none"):
         return None
-    expected = []
+    expected, hints = [], []
     # An exact type wins: int | str takes 3 as a number, and "abc" as text.
     for option in sorted(options, key=lambda option: option in (str, Path)):
         if option is NoneType:
@@ -67,7 +67,9 @@ def _union(value: Any, kind: Any, name: str, text: bool) -> Any:
             return coerce(value, option, name=name, text=text)
         except Mismatch as mismatch:
             expected.append(mismatch.expected)
-    raise Mismatch(" or ".join(sorted(expected, key=lambda words: words == "none")))
+            hints.append(mismatch.hint)
+    words = " or ".join(sorted(expected, key=lambda words: words == "none"))
+    raise Mismatch(words, "".join(hints) if len(hints) == 1 else "")
 
 
 def _choice(value: Any, choices: tuple[Any, ...]) -> Any:

@@ -76,13 +76,15 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Make a video from a prompt or a storyboard; prints its path.
 
-        Beside the video goes a .json with every setting, enough to make it again.
+        Beside the video goes a .json with every setting: --config out.json makes it again, to
+        the byte.
 
         \b
         Examples:
           ttv sample "a red circle moves right" -o out.mp4
           ttv sample "a blue star bounces" --seed 7 --contact-sheet out.png
-          ttv sample --storyboard story.json --seconds 9 -o story.mp4
+          ttv sample --storyboard story.json --seconds 9 -o film.mp4
+          ttv sample --config film.json -o same.mp4
           echo "a green ring grows" | ttv sample - -o ring.mp4
           ttv sample "a dog playing fetch" --model path/to/CogVideoX-5b --dry-run
         """

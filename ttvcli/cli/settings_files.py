@@ -1,7 +1,8 @@
 """Settings files: find, read and flatten TOML presets and `--config` files, and write such a file.
 
 A file may be flat or hold one table for each step (`[train]`, `[sample]`); tables of other steps
-are skipped. Keys may be written with `-` or `_`.
+are skipped. Keys may be written with `-` or `_`. The `.json` beside a video is such a file too: it
+holds the settings that make the video again.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ttvcli
+from ttvcli.artifacts.video import read_again
 from ttvcli.errors import UsageError, nearest
 
 
@@ -58,7 +60,7 @@ def from_presets(
 def from_file(
     path: Path, step: str, known: Mapping[str, Any], *, origin: str | None = None
 ) -> Iterator[Given]:
-    text, table = _read_toml(path)
+    text, table = _read_table(path)
     steps = {name.replace("_", "-") for name in step_names()} - {step.replace("_", "-")}
     groups = {key.partition(".")[0] for key in known}
     own: dict[str, Any] = {}
@@ -96,9 +98,12 @@ def _flatten(
             yield key, value
 
 
-def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+def _read_table(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text and the content of a settings file."""
     try:
         text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".json":
+            return text, read_again(path)
         return text, tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError("there is no such config file", where=str(path)) from None

@@ -25,10 +25,21 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def build(component: str, values: dict[str, Any]) -> nn.Module:
-    """The network of a component with PyTorch's default weights."""
+def build(component: str, values: dict[str, Any], where: Path | None = None) -> nn.Module:
+    """The network of a component with PyTorch's default weights.
+
+    Raises:
+        ArtifactError: there is no network with this configuration, which was read from `where`.
+    """
     config_class, network_class = NETWORKS[component]
-    return network_class(config_class.from_dict(values))
+    try:
+        return network_class(config_class.from_dict(values))
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"the {component} cannot be built: {error}",
+            where=str(where or "its configuration"),
+            fix="check the configuration, or name another model with --model",
+        ) from error
 
 
 def build_from_scratch(component: str, values: dict[str, Any], seed: int) -> nn.Module:
@@ -54,7 +65,7 @@ def load(
     """
     values = model_folder.read_config(folder, component)
     with torch.device("meta"):
-        network = build(component, values)
+        network = build(component, values, folder / component)
     weights = model_folder.open_weights(folder, component)
     wanted = network.state_dict()
     problems = [f"missing {name}" for name in wanted if name not in weights]
@@ -84,20 +95,31 @@ def _fill(network: nn.Module, weights: Any, where: Path, dtype: torch.dtype) -> 
 
 
 def load_schedule(folder: Path) -> NoiseSchedule:
-    """The noise schedule of a model folder."""
-    return NoiseSchedule.from_config(model_folder.read_config(folder, "scheduler"))
+    """The noise schedule of a model folder.
+
+    Raises:
+        ArtifactError: it is of a kind that is not known here.
+    """
+    values = model_folder.read_config(folder, "scheduler")
+    try:
+        return NoiseSchedule.from_config(values)
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(str(error), where=str(folder / "scheduler")) from error
 
 
 def load_tokenizer(folder: Path) -> SentencePieceTokenizer:
     """The tokenizer of a model folder.
 
     Raises:
-        ArtifactError: `tokenizer/spiece.model` is missing.
+        ArtifactError: `tokenizer/spiece.model` is missing or damaged.
     """
     path = folder / "tokenizer" / "spiece.model"
     if not path.is_file():
         raise ArtifactError("the model has no tokenizer", where=str(path))
-    return SentencePieceTokenizer(path)
+    try:
+        return SentencePieceTokenizer(path)
+    except ValueError as error:
+        raise ArtifactError("the tokenizer cannot be read", where=str(path)) from error
 
 
 def device_named(name: str) -> torch.device:

@@ -17,7 +17,8 @@ import numpy as np
 from ttvcli.artifacts.atomic import write_bytes, write_json
 from ttvcli.artifacts.schema import header, settings_hash
 from ttvcli.errors import UsageError
-from ttvcli.workflows.sample import Request, SampleConfig, check, model_hashes
+from ttvcli.workflows.sample import SampleConfig
+from ttvcli.workflows.sample_request import Request, check, model_hashes
 from ttvcli.workflows.step import SILENT, Plan, Progress
 
 SCORES = ("colour", "shape", "motion", "background", "correct")

@@ -4,14 +4,18 @@ Shape legend: B videos, S segments, L tokens, E text width, T latent frames, C c
 H W latent size.
 """
 
+import platform
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ttvcli import catalog
+from ttvcli.artifacts.schema import producer
 from ttvcli.core.device import DTYPES
 from ttvcli.core.diffusion import guidance
 from ttvcli.core.diffusion.noise import draw_noise
@@ -19,10 +23,26 @@ from ttvcli.core.diffusion.parameterization import denoiser
 from ttvcli.core.video.contact_sheet import contact_sheet, evenly_spaced
 from ttvcli.core.video.encode import write_video
 from ttvcli.workflows import components
-from ttvcli.workflows.sample import Request
+from ttvcli.workflows.sample_request import Request
 from ttvcli.workflows.step import Progress
 
+if TYPE_CHECKING:
+    from ttvcli.workflows.sample import SampleConfig
+
 _SHEET_SIDE = 128  # small frames are enlarged to about this on the contact sheet
+
+
+def machine(config: "SampleConfig") -> dict[str, Any]:
+    """What the last bits of a video depend on besides its settings: device, threads, versions."""
+    return {
+        "device": str(components.device_named(config.device)),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "ttv": producer().removeprefix("ttv "),
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "av", "numpy")},
+        },
+    }
 
 
 def encode_texts(request: Request, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
@@ -68,7 +88,9 @@ def generate_latents(requests: Sequence[Request], progress: Progress) -> Tensor:
     text, null = text_branches(requests, device)
     network = components.load(request.folder, "transformer", dtype=config.dtype, device=device)
     schedule = components.load_schedule(request.folder)
-    steps, scale = int(config.steps or 1), float(config.guidance or 1.0)
+    assert config.steps is not None  # settled by `check`, as is the next
+    assert config.guidance is not None
+    steps, scale = config.steps, config.guidance
 
     def predict(x: Tensor, timestep: int, text: Tensor) -> Tensor:
         batch = torch.full((len(x),), timestep, device=device)
@@ -79,7 +101,7 @@ def generate_latents(requests: Sequence[Request], progress: Progress) -> Tensor:
     generators = [torch.Generator("cpu").manual_seed(r.config.seed) for r in requests]
     noise = draw_noise((len(requests), *request.latent_shape), generators, device=device)
     sampler = catalog.get("sampler", str(config.sampler))
-    progress.start("denoising", total=steps, unit="step")
+    progress.start("denoising", total=steps, unit="steps")
     clean = sampler(
         denoiser(predict_v, schedule),
         noise,
@@ -99,7 +121,7 @@ def decode_frames(request: Request, latents: Tensor, progress: Progress) -> Iter
     device = components.device_named(request.config.device)
     dtype = DTYPES[request.config.dtype]
     vae = components.load(request.folder, "vae", dtype=request.config.dtype, device=device)
-    progress.start("decoding", total=request.frames, unit="frame")
+    progress.start("decoding", total=request.frames, unit="frames")
     for pixels in vae.decode_chunks(latents[None].to(device, dtype)):  # type: ignore[operator]
         shown = (pixels[0].float() / 2 + 0.5).clamp(0, 1).mul(255).round()
         frames = shown.to("cpu", torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from ttvcli.errors import UsageError
+
 
 class Progress(Protocol):
     """Where a step reports what it is doing."""
@@ -78,6 +80,12 @@ class Plan:
             "bytes": self.bytes,
             "eta_seconds": self.eta_seconds,
         }
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that not every generator takes."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed must be from 0 to 2**63 - 1, got {seed}", fix="--seed 42")
 
 
 @dataclass(frozen=True)
