@@ -112,10 +112,16 @@ def check_command(words: list[str], where: str) -> None:
     for word in rest:
         if re.match(r"--?[a-z]", word):
             assert word in known, f"{where}: no option {word}"
-    shows_settings = "--show-config" in known
-    if shows_settings and not set(rest) & {"-h", "--help"}:
+    helps = set(rest) & {"-h", "--help"}
+    if "--show-config" in known and not helps and not asks_for_own_settings(rest):
         ran = run_ttv(*name, *rest, "--show-config")
         assert ran.code == 0, f"{where}: {ran.stderr}"
+
+
+def asks_for_own_settings(words: list[str]) -> bool:
+    """Tell whether a command reads a settings file that only the reader has."""
+    files = [words[i + 1] for i, word in enumerate(words) if word == "--config"]
+    return any(not file.startswith("configs/") for file in files)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=NAMES.get)
