@@ -33,7 +33,9 @@ class Recorder(Silent):
         self.counts: dict[str, int] = {}
         self.stage = ""
 
-    def start(self, description: str, total: int | None = None, unit: str = "") -> None:
+    def start(
+        self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
+    ) -> None:
         self.stage = description
         self.totals[description] = total
         self.counts[description] = 0

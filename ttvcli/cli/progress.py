@@ -34,16 +34,20 @@ class LineProgress:
         self.description = ""
         self.total: int | None = None
         self.unit = ""
-        self.done = 0
+        self.done = self.done_before = 0
         self.began = self.last = clock()
 
-    def start(self, description: str, total: int | None = None, unit: str = "") -> None:
+    def start(
+        self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
+    ) -> None:
         """Begin a stage."""
         self.finish()
-        self.description, self.total, self.unit, self.done = description, total, unit, 0
+        self.description, self.total, self.unit = description, total, unit
+        self.done = self.done_before = done
         self.began = self.last = self.clock()
         amount = "" if total is None else f": {total} {unit}".rstrip()
-        self.output.note(f"{description}{amount}")
+        before = f", {done} done before" if done else ""
+        self.output.note(f"{description}{amount}{before}")
 
     def advance(self, n: int = 1, **fields: Any) -> None:
         """Count; write a line if the last one is a while ago."""
@@ -57,7 +61,8 @@ class LineProgress:
         """End the stage, if one is running."""
         if self.description:
             spent = human_seconds(self.clock() - self.began)
-            amount = f"{self.done} {self.unit}".rstrip() + " in " if self.done else ""
+            count = self.done - self.done_before
+            amount = f"{count} {self.unit}".rstrip() + " in " if count else ""
             self.output.note(f"{self.description}: done, {amount}{spent}")
         self.description = ""
 
@@ -72,8 +77,9 @@ class LineProgress:
     def _line(self, seconds: float, fields: dict[str, Any]) -> str:
         parts = [f"{self.done}" if self.total is None else f"{self.done}/{self.total}"]
         parts[0] = f"{parts[0]} {self.unit}".rstrip()
-        if self.done and self.total:
-            left = seconds / self.done * max(self.total - self.done, 0)
+        here = self.done - self.done_before
+        if here and self.total:
+            left = seconds / here * max(self.total - self.done, 0)
             parts.append(f"{human_seconds(left)} left")
         parts += [f"{name} {show(value)}" for name, value in fields.items()]
         return f"{self.description}: {', '.join(parts)}"
@@ -109,11 +115,14 @@ class BarProgress:
         )
         self.task: Any = None
 
-    def start(self, description: str, total: int | None = None, unit: str = "") -> None:
+    def start(
+        self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
+    ) -> None:
         """Begin a stage, on a line of its own."""
         if self.task is not None:
             self.bar.stop_task(self.task)
-        self.task = self.bar.add_task(description, total=total, unit=unit, extra="")
+        # Rich takes the speed from what is advanced later, so `completed` does not count in it.
+        self.task = self.bar.add_task(description, total=total, completed=done, unit=unit, extra="")
         self.bar.start()
 
     def advance(self, n: int = 1, **fields: Any) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import ttvcli
-from ttvcli.artifacts.video import read_again
 from ttvcli.errors import UsageError, nearest
 
 
@@ -103,6 +102,8 @@ def _read_table(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".json":
+            from ttvcli.artifacts.video import read_again
+
             return text, read_again(path)
         return text, tomllib.loads(text)
     except FileNotFoundError:

@@ -21,8 +21,13 @@ from ttvcli.errors import UsageError
 class Progress(Protocol):
     """Where a step reports what it is doing."""
 
-    def start(self, description: str, total: int | None = None, unit: str = "") -> None:
-        """Begin a stage of `total` units (None when unknown); it ends the stage before it."""
+    def start(
+        self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
+    ) -> None:
+        """Begin a stage of `total` units (None when unknown); it ends the stage before it.
+
+        `done` units of the total were done by an earlier run: they say nothing about the speed.
+        """
 
     def advance(self, n: int = 1, **fields: Any) -> None:
         """Count `n` more units; `fields` (loss=0.12) are shown beside the bar."""
@@ -40,7 +45,9 @@ class Progress(Protocol):
 class Silent:
     """A Progress that drops everything: the default of every `run`."""
 
-    def start(self, description: str, total: int | None = None, unit: str = "") -> None:
+    def start(
+        self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
+    ) -> None:
         """Drop it."""
 
     def advance(self, n: int = 1, **fields: Any) -> None:

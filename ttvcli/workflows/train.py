@@ -221,8 +221,7 @@ def _loop(
         return [task.source.batch(part, generator) for part in parts]
 
     numbers: dict[str, float] = {}
-    progress.start("training", total=last, unit="step")
-    progress.advance(first)
+    progress.start("training", total=last, unit="steps", done=first)
     with stop_on_signal() as stop, runs.MetricsLog(folder) as log:
         for step, batches in zip(range(first, last), prefetch(make, first, last), strict=True):
             began = time.perf_counter()

@@ -1,0 +1,54 @@
+"""The time left after a resume: what an earlier run did says nothing about the speed."""
+
+import pytest
+
+from ttvcli.cli.output import Output
+from ttvcli.cli.progress import BarProgress, LineProgress
+
+
+class Clock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_lines_count_from_what_this_run_did(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = LineProgress(Output(), clock)
+    progress.start("training", total=1000, unit="steps", done=900)
+    clock.now += 50.0
+    progress.advance()  # a step takes 50 s, so 99 take 82 min
+    clock.now += 50.0
+    progress.advance()
+    progress.finish()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "training: 1000 steps, 900 done before",
+        "training: 901/1000 steps, 1:22:30 left",
+        "training: 902/1000 steps, 1:21:40 left",
+        "training: done, 2 steps in 1:40",
+    ]
+
+
+def test_the_bar_counts_from_what_this_run_did(clock: Clock) -> None:
+    progress = BarProgress()
+    progress.bar.get_time = clock
+    progress.start("training", total=1000, unit="steps", done=900)
+    (task,) = progress.bar.tasks
+    assert task.completed == 900
+    for _ in range(3):
+        clock.now += 50.0
+        progress.advance()
+    assert task.completed == 903
+    assert task.time_remaining == pytest.approx(97 * 50.0)
+    progress.finish()
