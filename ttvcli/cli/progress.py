@@ -112,6 +112,7 @@ class BarProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[extra]}", markup=False),
             console=self.console,
+            speed_estimate_period=3600.0,  # the usual 30 s never see two steps of a large model
         )
         self.task: Any = None
 
