@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 README = REPOSITORY / "README.md"
 FORMATS = REPOSITORY / "docs" / "formats.md"
+BUILTIN = REPOSITORY / "docs" / "train-builtin.md"
 CLI = REPOSITORY / "docs" / "cli.md"
 COMMANDS = all_commands()
 NAMES = {path: path.relative_to(REPOSITORY).as_posix() for path in PAGES}
@@ -159,6 +160,18 @@ def test_python_blocks_compile(path: Path) -> None:
             compile(block.text, f"{path.name}:{block.line}", "exec")
         if block.language == "json":
             json.loads(block.text)
+
+
+def test_the_built_in_model_is_made_by_every_recipe_in_its_order() -> None:
+    page = BUILTIN.read_text(encoding="utf-8")
+    commands = [words for words, _ in ttv_commands(BUILTIN) if "--config" in words]
+    used = [words[words.index("--config") + 1] for words in commands]
+    recipes = sorted((REPOSITORY / "configs" / "train").glob("tiny*.toml"))
+    assert sorted(used) == [path.relative_to(REPOSITORY).as_posix() for path in recipes]
+    for name in used:
+        step = re.match(r"# Step (\d+) of the built-in model", (REPOSITORY / name).read_text())
+        assert step, name
+        assert name in page.partition(f"\n## {step[1]}. ")[2].partition("\n## ")[0]
 
 
 def test_readme_shows_the_first_command_at_once() -> None:
