@@ -8,6 +8,7 @@ wall-clock times, which never are, go to `timing.jsonl`.
 
 import datetime
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,17 +17,32 @@ from typing import Any
 import tomli_w
 
 from ttvcli.artifacts.atomic import write_json, write_text
-from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header
-from ttvcli.errors import UsageError
+from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, plain, read_header
+from ttvcli.errors import ArtifactError, UsageError
 
 RUNS = Path("runs")
 
 
-def run_folder(out: Path | None, name: str) -> Path:
-    """The folder of a run: `out`, or the day's folder of that name under `runs/`."""
+def run_folder(out: Path | None, name: str, settings: Mapping[str, Any]) -> Path:
+    """The folder of a run: `out`, or the day's folder of that name under `runs/`.
+
+    The newest run of that name with these settings is taken whatever its day, so that the same
+    command continues it after midnight.
+    """
     if out is not None:
         return out
-    return RUNS / f"{datetime.date.today().isoformat()}-{name}"
+    today = RUNS / f"{datetime.date.today().isoformat()}-{name}"
+    if today.exists():
+        return today
+    earlier = sorted(RUNS.glob(f"????-??-??-{name}"), reverse=True)
+    return earlier[0] if earlier and _settings_of(earlier[0]) == plain(settings) else today
+
+
+def _settings_of(folder: Path) -> Any:
+    try:
+        return read_header(folder)["settings"]["settings"]
+    except (ArtifactError, KeyError, TypeError):
+        return None
 
 
 def open_run(
@@ -102,11 +118,19 @@ def latest_run() -> Path:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """All complete lines of `metrics.jsonl`; a torn last line is ignored."""
-    path = folder / "metrics.jsonl"
+    return _read_lines(folder / "metrics.jsonl")
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    try:
+        return [json.loads(line) for line in lines[:-1] if line]
+    except ValueError as error:
+        raise ArtifactError(
+            f"a line is not JSON: {error}", where=str(path), fix="--force starts the run over"
+        ) from error
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
@@ -117,9 +141,9 @@ def last_metrics(folder: Path) -> dict[str, float]:
 
 def keep_metrics_before(folder: Path, steps_done: int) -> None:
     """Drop the lines of steps that ran after the checkpoint a run goes on from."""
-    kept = [line for line in read_metrics(folder) if line["step"] <= steps_done]
-    text = "".join(json.dumps(line) + "\n" for line in kept)
-    write_text(folder / "metrics.jsonl", text)
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        kept = [line for line in _read_lines(folder / name) if line["step"] <= steps_done]
+        write_text(folder / name, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 class MetricsLog:
@@ -137,6 +161,11 @@ class MetricsLog:
             json.dumps({"step": values["step"], "seconds": round(seconds, 4)}) + "\n"
         )
         self._timing.flush()
+
+    def sync(self) -> None:
+        """Put the lines on the disk: before a checkpoint, which must never be ahead of them."""
+        for file in (self._metrics, self._timing):
+            os.fsync(file.fileno())
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -4,6 +4,7 @@ A run is a folder that can be killed at any moment and started again with the sa
 goes on from its last checkpoint and ends with the bytes an uninterrupted run would have written.
 """
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +12,22 @@ from typing import Any, Literal
 
 from ttvcli.artifacts import checkpoint, runs
 from ttvcli.artifacts.atomic import write_text
+from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.schema import plain, settings_hash
 from ttvcli.core.training.optim import OptimizerConfig
 from ttvcli.errors import Interrupted, UsageError, WorkFailed
 from ttvcli.workflows.components import device_named
-from ttvcli.workflows.step import SILENT, Plan, Progress, stop_on_signal
+from ttvcli.workflows.step import SILENT, Plan, Progress, check_seed, stop_on_signal
 from ttvcli.workflows.train_state import load_trainer, save_trainer
 from ttvcli.workflows.training_data import batch_indices, prefetch
 from ttvcli.workflows.training_tasks import Task, build_task, describe_task
 
 _EXPORTED = "trained-steps"  # in the model folder of a run, written last
+# Settings that decide where and how far a run goes, not what comes out.
+_NOT_OF_THE_RESULT = (
+    *("out", "name", "stop_after", "resume", "force", "device", "threads"),
+    *("checkpoint_every", "keep_last", "cache_gib"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +101,22 @@ class TrainConfig:
         for name in ("steps", "batch_size", "grad_accum", "checkpoint_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0.0 <= self.caption_dropout < 1.0:
-            raise UsageError(f"caption_dropout must be in [0, 1), got {self.caption_dropout}")
+        for name in ("stop_after", "frames", "cache_gib", "threads"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("l1_weight", "mse_weight", "edge_weight", "kl_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be a number from 0 on, got {getattr(self, name)}")
+        for name in ("caption_dropout", "ema_decay"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UsageError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.clip_frames < 1:
+            raise UsageError(f"clip_frames must be at least 1, got {self.clip_frames}")
+        check_seed(self.seed)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result; where and how far it runs are left out."""
-        values = plain(self)
-        for name in ("out", "name", "stop_after", "resume", "force", "device", "threads"):
-            values.pop(name)
-        for name in ("checkpoint_every", "keep_last", "cache_gib"):
-            values.pop(name)
-        return values
+        return without_place(plain(self))
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,7 @@ class TrainResult:
 def plan(config: TrainConfig) -> Plan:
     """Check the inputs and say what would be trained; reads headers only, writes nothing."""
     items, weights = describe_task(config)
-    folder = runs.run_folder(config.out, config.name)
+    folder = _folder(config)
     # Weights, gradients, two AdamW moments and the average, all float32.
     copies = 4 + (1 if config.ema_decay else 0)
     return Plan(
@@ -164,17 +176,25 @@ def run(config: TrainConfig, progress: Progress = SILENT) -> TrainResult:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
+    planned = plan(config).to_json()
+    folder = _folder(config)
     task = build_task(config, device, progress)
-    folder = runs.open_run(
-        runs.run_folder(config.out, config.name),
-        settings=config.identity(),
-        made_from=task.made_from,
-        shown=plain(config),
-        plan=plan(config).to_json(),
-        force=config.force,
-    )
+    with only_writer(folder):
+        runs.open_run(
+            folder,
+            settings=config.identity(),
+            made_from=task.made_from,
+            shown=plain(config),
+            plan=planned,
+            force=config.force,
+        )
+        return _train(config, folder, task, progress)
+
+
+def _train(config: TrainConfig, folder: Path, task: Task, progress: Progress) -> TrainResult:
+    """Go on from the last checkpoint to the last step, then write the model folder."""
     first = _restore(config, folder, task)
-    last = min(config.stop_after, config.steps) if config.stop_after else config.steps
+    last = max(first, min(config.stop_after or config.steps, config.steps))
     numbers = runs.last_metrics(folder)
     if first < last:
         numbers = _loop(config, folder, task, first, last, progress)
@@ -187,10 +207,42 @@ def run(config: TrainConfig, progress: Progress = SILENT) -> TrainResult:
     return TrainResult(folder, model, last, numbers, [model])
 
 
+def without_place(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those that decide only where and how far a run goes."""
+    return {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
+
+
+def _folder(config: TrainConfig) -> Path:
+    """The run folder; UsageError if training would overwrite the model it starts from."""
+    folder = runs.run_folder(config.out, config.name, config.identity())
+    if (folder / "model").resolve() == Path(config.model).resolve():
+        raise UsageError(
+            "the run would overwrite the model it starts from",
+            where=str(folder),
+            fix="choose another --out",
+        )
+    return folder
+
+
+def _check_same_run(config: TrainConfig, path: Path) -> None:
+    """Refuse a checkpoint of other settings: its optimizer would bring them along silently."""
+    checkpoint.verify(path)
+    there = without_place(checkpoint.read_state(path)["settings"])
+    here = without_none(config.identity())
+    other = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+    if other:
+        raise UsageError(
+            f"the checkpoint was made with other settings: {', '.join(other)}",
+            where=str(path),
+            fix="use its settings, or start a new run from its weights with --model RUN/model",
+        )
+
+
 def _exported_step(model: Path) -> int | None:
     """The step whose weights a model folder holds, if it was written completely."""
     marker = model / _EXPORTED
-    return int(marker.read_text(encoding="utf-8")) if marker.is_file() else None
+    text = marker.read_text(encoding="utf-8").strip() if marker.is_file() else ""
+    return int(text) if text.isdecimal() else None
 
 
 def _restore(config: TrainConfig, folder: Path, task: Task) -> int:
@@ -204,6 +256,8 @@ def _restore(config: TrainConfig, folder: Path, task: Task) -> int:
             )
         return 0
     chosen = None if config.resume == "latest" else Path(config.resume)
+    if chosen is not None:
+        _check_same_run(config, chosen)
     done = load_trainer(folder, chosen, task.trainer)
     runs.keep_metrics_before(folder, done)
     return done
@@ -231,14 +285,15 @@ def _loop(
                 raise WorkFailed(
                     str(error),
                     where=str(folder),
-                    fix="lower --set optimizer.lr, and run the same command to go on from the "
-                    "last checkpoint after changing it with --force",
+                    fix="lower --set optimizer.lr, or --set precision=fp32; with other settings "
+                    "--force starts the run over",
                 ) from error
             seconds = time.perf_counter() - began
             done = step + 1
             log.write({"step": done, **numbers}, seconds)
             progress.advance(loss=numbers["loss"], seconds_per_step=seconds)
             if done % config.checkpoint_every == 0 or done == last or stop.requested:
+                log.sync()
                 save_trainer(folder, done, task.trainer, plain(config), keep=config.keep_last)
             if stop.requested and done < last:
                 raise Interrupted(

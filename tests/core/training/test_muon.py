@@ -56,9 +56,9 @@ def test_other_parameters_are_updated_by_adamw_to_the_bit() -> None:
     )
     other = torch.optim.AdamW(plain.parameters())
     for _ in range(3):
-        for parameter, copy in zip(mixed.parameters(), plain.parameters(), strict=True):
+        for parameter, twin in zip(mixed.parameters(), plain.parameters(), strict=True):
             parameter.grad = torch.randn_like(parameter)
-            copy.grad = parameter.grad.clone()
+            twin.grad = parameter.grad.clone()
         one.step()
         other.step()
     assert torch.equal(mixed.bias, plain.bias)
