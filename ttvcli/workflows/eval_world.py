@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,6 +40,9 @@ class EvalWorldConfig:
     guidance: float | None = field(default=None, metadata={"help": "guidance scale"})
     sampler: str | None = field(default=None, metadata={"help": "name of the sampler"})
     seed: int = field(default=42, metadata={"help": "seed of prompts and noise"})
+    dtype: Literal["fp32", "bf16", "fp16"] = field(
+        default="fp32", metadata={"help": "arithmetic of the networks"}
+    )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, mps"})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 lets torch choose"})
 
@@ -80,6 +83,7 @@ def requests(config: EvalWorldConfig) -> tuple[list[Request], list[dict[str, Any
             guidance=config.guidance,
             sampler=config.sampler,
             seed=config.seed + index,
+            dtype=config.dtype,
             device=config.device,
             threads=config.threads,
         )
@@ -176,13 +180,14 @@ def _reconstructed(
     """Rendered held-out clips after the model's VAE, and what their captions ask for."""
     import torch
 
+    from ttvcli.core.device import DTYPES
     from ttvcli.core.world.grammar import parse
     from ttvcli.core.world.render import render_clip
     from ttvcli.core.world.sampling import sample_scene
     from ttvcli.workflows import components
 
     device = components.device_named(config.device)
-    vae = components.load(request.folder, "vae", device=device)
+    vae = components.load(request.folder, "vae", dtype=config.dtype, device=device)
     progress.start("reconstructing the truth", total=config.prompts, unit="clip")
     for index in range(config.prompts):
         rng = np.random.default_rng((config.seed, index))
@@ -192,7 +197,8 @@ def _reconstructed(
         frames = torch.from_numpy(render_clip(scene, request.height))
         with torch.inference_mode():
             pixels = frames.permute(3, 0, 1, 2)[None].to(device).float() / 127.5 - 1
-            shown = vae.decode(vae.encode(pixels)[0])[0]  # type: ignore[operator]
+            latents = vae.encode(pixels.to(DTYPES[config.dtype]))[0]  # type: ignore[operator]
+            shown = vae.decode(latents)[0].float()  # type: ignore[operator]
             shown = (shown / 2 + 0.5).clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
         progress.advance()
         yield shown.permute(1, 2, 3, 0).numpy(), asked
