@@ -94,6 +94,11 @@ def _fill(network: nn.Module, weights: Any, where: Path, dtype: torch.dtype) -> 
             tensor.copy_(value)
 
 
+def scaling_factor(vae: dict[str, Any]) -> float:
+    """What latents are multiplied by, from a VAE's configuration."""
+    return float(vae.get("scaling_factor", VAEConfig.scaling_factor))
+
+
 def load_schedule(folder: Path) -> NoiseSchedule:
     """The noise schedule of a model folder.
 

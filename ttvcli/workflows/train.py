@@ -110,13 +110,16 @@ class TrainConfig:
         for name in ("caption_dropout", "ema_decay"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UsageError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.clip_frames < 1:
-            raise UsageError(f"clip_frames must be at least 1, got {self.clip_frames}")
+        if self.clip_frames < 1 or self.clip_frames % 8 != 1:
+            raise UsageError(
+                f"clip_frames must be 8k+1, got {self.clip_frames}",
+                fix="the VAE takes 9 frames first and then 8 at a time: 1, 9, 17, 25, ...",
+            )
         check_seed(self.seed)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result; where and how far it runs are left out."""
-        return without_place(plain(self))
+        return _without_place(plain(self))
 
 
 @dataclass(frozen=True)
@@ -207,14 +210,16 @@ def _train(config: TrainConfig, folder: Path, task: Task, progress: Progress) ->
     return TrainResult(folder, model, last, numbers, [model])
 
 
-def without_place(values: dict[str, Any]) -> dict[str, Any]:
+def _without_place(values: dict[str, Any]) -> dict[str, Any]:
     """Settings without those that decide only where and how far a run goes."""
     return {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
 
 
 def _folder(config: TrainConfig) -> Path:
-    """The run folder; UsageError if training would overwrite the model it starts from."""
+    """The run folder; UsageError if it is a file or holds the model to start from."""
     folder = runs.run_folder(config.out, config.name, config.identity())
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("the output is a file, not a folder", where=str(folder))
     if (folder / "model").resolve() == Path(config.model).resolve():
         raise UsageError(
             "the run would overwrite the model it starts from",
@@ -227,8 +232,8 @@ def _folder(config: TrainConfig) -> Path:
 def _check_same_run(config: TrainConfig, path: Path) -> None:
     """Refuse a checkpoint of other settings: its optimizer would bring them along silently."""
     checkpoint.verify(path)
-    there = without_place(checkpoint.read_state(path)["settings"])
-    here = without_none(config.identity())
+    there = _without_place(checkpoint.read_state(path)["settings"])
+    here = config.identity()
     other = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
     if other:
         raise UsageError(

@@ -16,13 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttvcli.artifacts.embeddings import load_embeddings
+from ttvcli.artifacts.embeddings import EMPTY_NAME, load_embeddings
 from ttvcli.artifacts.latents import load_latents
 from ttvcli.artifacts.manifest import read_manifest
+from ttvcli.artifacts.schema import HEADER_NAME, read_header
 from ttvcli.core.training.objectives import LatentBatch, sample_posterior
 from ttvcli.core.video.decode import read_frames
+from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.workflows.text_sources import prompts_of
 
+LATENTS_PER_SEGMENT = 12  # 48 pixel frames; the first latent of a clip stands for one frame more
 _CAPTIONS = 1 << 20  # different captions of one pass; each is drawn from its number
 
 
@@ -81,6 +85,14 @@ class PixelClips:
         self.room = cache_bytes
         self.cache: dict[int, np.ndarray] = {}
         self.records = kept_records(folder, "clips")
+        known = ("path", "sha256", "width", "height", "frames")
+        lacking = [name for name in known if any(name not in r for r in self.records)]
+        if lacking:
+            raise ArtifactError(
+                f"the manifest does not say {', '.join(lacking)} of every clip",
+                where=str(folder),
+                fix="use the folder that `ttv prep synth` wrote",
+            )
         sizes = {(r["width"], r["height"]) for r in self.records}
         if len(sizes) > 1:
             raise ArtifactError(
@@ -114,10 +126,24 @@ class PixelClips:
         size = self.records[index]["width"] * self.records[index]["height"] * 3
         size *= self.records[index]["frames"]
         if size > self.room:
-            return np.stack([frame for _, frame in islice(read_frames(path), start, stop)])
-        self.cache[index] = np.stack([frame for _, frame in read_frames(path)])
+            return self._decode(path, start, stop)
+        self.cache[index] = self._decode(path, 0, self.records[index]["frames"])
         self.room -= self.cache[index].nbytes
         return self.cache[index][start:stop]
+
+    def _decode(self, path: Path, start: int, stop: int) -> np.ndarray:
+        """Frames start..stop of a video; ArtifactError if it cannot be read or is too short."""
+        try:
+            frames = [frame for _, frame in islice(read_frames(path), start, stop)]
+        except UnreadableVideo as error:
+            raise ArtifactError(f"cannot be read: {error}", where=str(path)) from error
+        if len(frames) != stop - start:
+            raise ArtifactError(
+                f"ends after {start + len(frames)} frames, the manifest says more",
+                where=str(path),
+                fix="run the step that made the clips again",
+            )
+        return np.stack(frames)
 
 
 class LatentClips:
@@ -126,10 +152,14 @@ class LatentClips:
     Args:
         latents: folder of `ttv prep encode`. text: folder of `ttv embed-text`.
         scaling_factor: of the VAE that made the latents.
-        latent_frames: train on this many frames from the start of each clip; 0 takes all. The
-            first frames of a clip do not depend on later ones, so no encoding is needed.
+        latent_frames: train on this many frames from the start of each clip, and on the texts of
+            their segments; 0 takes all. The first frames of a clip do not depend on later ones,
+            so no encoding is needed.
         cache_bytes: memory for clips already read.
-        vae_hash, text_encoder_hash: of the model being trained; a mismatch is an ArtifactError.
+        vae_hash, text_encoder_hash: of the model being trained.
+
+    Raises:
+        ArtifactError: no clips, clips without text, or made with another VAE or text encoder.
     """
 
     def __init__(
@@ -151,6 +181,8 @@ class LatentClips:
         self.scaling_factor = scaling_factor
         self.hashes = {"vae": vae_hash, "text encoder": text_encoder_hash}
         self.records = kept_records(latents, "latents")
+        self._check_folder(latents, "vae", "vae")
+        self._check_folder(text, "text encoder", "encoder_hash")
         texts = {record["id"]: record for record in read_manifest(text)}
         missing = [r["id"] for r in self.records if r["id"] not in texts]
         if missing:
@@ -160,9 +192,23 @@ class LatentClips:
                 fix=f"run `ttv embed-text {latents} --out {text}` again",
             )
         self.text_paths = {key: texts[key]["path"] for key in texts}
+        old = [r["id"] for r in self.records if prompts_of(r) != prompts_of(texts[r["id"]])]
+        self.warnings = []
+        if old:
+            self.warnings.append(
+                f"{len(old)} clips have other captions in {latents} than in {text}, such as "
+                f"{old[0]}; those of {text} are used (`ttv embed-text` brings it up to date)"
+            )
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def null_text(self) -> Tensor:
+        """The embedding [S, L, E] of the empty prompt."""
+        path = self.text / EMPTY_NAME
+        embedded, _, about = load_embeddings(path)
+        self._check("text encoder", about.get("encoder_hash"), path)
+        return embedded
 
     def batch(self, indices: list[int], generator: torch.Generator) -> LatentBatch:
         latents, text = [], []
@@ -188,17 +234,34 @@ class LatentClips:
         path = self.latents / record["path"]
         mean, logvar, about = load_latents(path)
         self._check("vae", about.get("vae_hash"), path)
-        if self.latent_frames:
-            mean, logvar = mean[:, : self.latent_frames], logvar[:, : self.latent_frames]
-        path = self.text / self.text_paths[record["id"]]
-        embedded, _, about = load_embeddings(path)
-        self._check("text encoder", about.get("encoder_hash"), path)
-        loaded = (mean.clone(), logvar.clone(), embedded)
+        frames = self.latent_frames or mean.shape[1]
+        text_path = self.text / self.text_paths[record["id"]]
+        embedded, _, about = load_embeddings(text_path)
+        self._check("text encoder", about.get("encoder_hash"), text_path)
+        if frames > mean.shape[1]:
+            raise ArtifactError(
+                f"has {mean.shape[1]} latent frames, the run needs {frames}",
+                where=str(path),
+                fix="lower --set frames, or encode longer clips",
+            )
+        segments = _segments(frames, path)
+        if segments > len(embedded):
+            raise ArtifactError(
+                f"has {len(embedded)} texts, {frames} latent frames need {segments}",
+                where=str(text_path),
+                fix="run `ttv embed-text` again",
+            )
+        loaded = (mean[:, :frames].clone(), logvar[:, :frames].clone(), embedded[:segments].clone())
         size = sum(tensor.nbytes for tensor in loaded)
         if size <= self.room:
             self.cache[index] = loaded
             self.room -= size
         return loaded
+
+    def _check_folder(self, folder: Path, name: str, key: str) -> None:
+        """Compare what a whole folder was made with, where it says so, before any step is done."""
+        if (folder / HEADER_NAME).is_file():
+            self._check(name, read_header(folder).get("made_from", {}).get(key), folder)
 
     def _check(self, name: str, found: str | None, path: Path) -> None:
         if found != self.hashes[name]:
@@ -207,6 +270,18 @@ class LatentClips:
                 where=str(path),
                 fix="run `ttv prep encode` and `ttv embed-text` again with this --model",
             )
+
+
+def _segments(latent_frames: int, path: Path) -> int:
+    """Text segments of a clip; a clip of several segments has whole ones."""
+    count = max(1, -(-(latent_frames - 1) // LATENTS_PER_SEGMENT))
+    if count > 1 and latent_frames != LATENTS_PER_SEGMENT * count + 1:
+        raise ArtifactError(
+            f"{latent_frames} latent frames are not a multiple of 3 s, which several segments need",
+            where=str(path),
+            fix="train on at most 49 frames (3 s), or on 145, 289, 481 or 1009",
+        )
+    return count
 
 
 class LabelledCaptions:
@@ -239,20 +314,21 @@ def prefetch(make: Callable[[int], Any], first: int, last: int, ahead: int = 2) 
     done: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
+    def hand_over(good: bool, item: Any) -> None:
+        while not stop.is_set():
+            try:
+                return done.put((good, item), timeout=0.1)
+            except queue.Full:
+                continue
+
     def work() -> None:
         try:
             for step in range(first, last):
-                item = make(step)
-                while not stop.is_set():
-                    try:
-                        done.put((True, item), timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
+                hand_over(True, make(step))
                 if stop.is_set():
                     return
-        except BaseException as error:  # handed to the reader, which raises it
-            done.put((False, error))
+        except BaseException as error:  # the reader raises it
+            hand_over(False, error)
 
     threading.Thread(target=work, daemon=True).start()
     try:

@@ -7,6 +7,7 @@ weights become a model folder.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ttvcli.artifacts import model_folder
-from ttvcli.artifacts.embeddings import load_embeddings
 from ttvcli.artifacts.presets import load_preset
 from ttvcli.artifacts.schema import settings_hash
 from ttvcli.core.device import DTYPES
@@ -28,7 +28,6 @@ from ttvcli.workflows.training_data import (
     LatentClips,
     PixelClips,
     Source,
-    kept_records,
     require_folder,
 )
 
@@ -87,10 +86,12 @@ def describe_task(config: "TrainConfig") -> tuple[list[tuple[str, str | int | fl
         ("start", f"{config.init} ({_origin(config)})"),
         ("weights", weights),
     ]
-    if config.target != "text_encoder":
-        folder = require_folder(config.data, "--data")
-        what = "latents" if config.target == "transformer" else "clips"
-        items.append((what, len(kept_records(folder, what))))
+    if config.target == "transformer":
+        source = _latent_clips(config)
+        items.append(("latents", len(source)))
+        items += [("warning", text) for text in source.warnings]
+    elif config.target == "vae":
+        items.append(("clips", len(_pixel_clips(config))))
     return items, weights
 
 
@@ -113,16 +114,18 @@ def _network(config: "TrainConfig", progress: Progress) -> nn.Module:
         return components.load(folder, config.target)
     network = components.build_from_scratch(config.target, values, config.seed)
     weights = model_folder.open_weights(folder, config.target)
-    state = {name: weights[name].float() for name in weights}
-    missing = network.load_state_dict(state, strict=False)
-    foreign = [name for name in missing.missing_keys if ".ttt." not in f".{name}"]
-    foreign = [name for name in foreign if "_gate_" not in name]
-    if foreign or missing.unexpected_keys:
-        raise UsageError(
-            f"--model does not fit: {foreign[:3]} missing, {missing.unexpected_keys[:3]} unknown",
-            where=str(folder),
-        )
-    progress.note(f"new TTT layers: {len(missing.missing_keys)} tensors start fresh")
+    with torch.device("meta"):
+        plain = components.build(config.target, {**values, "ssm": "none"}).state_dict()
+    own = network.state_dict()
+    fresh = set(own) - set(plain)  # of the TTT layers and their gates
+    fresh = fresh if fresh.isdisjoint(weights) else set()
+    wanted = {name: tuple(own[name].shape) for name in own if name not in fresh}
+    model_folder.check_weights(weights, wanted, where=folder / config.target)
+    with torch.no_grad():
+        for name in wanted:
+            own[name].copy_(weights[name])
+    if fresh:
+        progress.note(f"new TTT layers: {len(fresh)} tensors start fresh")
     return network
 
 
@@ -143,21 +146,10 @@ def _trainer(
 
 def _transformer(config: "TrainConfig", device: torch.device, progress: Progress) -> Task:
     base = model_folder.resolve_model(config.model)
-    vae = model_folder.read_config(base, "vae")
-    vae_hash = model_folder.component_hash(base, "vae")
-    encoder_hash = model_folder.component_hash(base, "text_encoder")
-    text = require_folder(config.text, "--text")
-    latents = require_folder(config.data, "--data")
-    source = LatentClips(
-        latents,
-        text,
-        scaling_factor=vae["scaling_factor"],
-        vae_hash=vae_hash,
-        text_encoder_hash=encoder_hash,
-        latent_frames=_latent_frames(config, vae),
-        cache_bytes=int(config.cache_gib * 2**30),
-    )
-    null, _, _ = load_embeddings(text / "empty.safetensors")
+    source = _latent_clips(config)
+    for warning in source.warnings:
+        progress.warn(warning)
+    null = source.null_text()
     if model_folder.read_about(base).get("null_text") == "zero":
         null = torch.zeros_like(null)
     objective = objectives.DiffusionObjective(
@@ -171,13 +163,33 @@ def _transformer(config: "TrainConfig", device: torch.device, progress: Progress
 
     made_from = {
         "latents": settings_hash([r.get("sha256", r["id"]) for r in source.records]),
-        "vae": vae_hash,
-        "text encoder": encoder_hash,
+        **source.hashes,
         "start": ""
         if config.init == "scratch"
         else model_folder.component_hash(base, "transformer"),
     }
     return Task(trainer, source, made_from, export)
+
+
+def _latent_clips(config: "TrainConfig") -> LatentClips:
+    base = model_folder.resolve_model(config.model)
+    vae = model_folder.read_config(base, "vae")
+    latents = require_folder(config.data, "--data")
+    text = require_folder(config.text, "--text")
+    return LatentClips(
+        latents,
+        text,
+        scaling_factor=components.scaling_factor(vae),
+        vae_hash=model_folder.component_hash(base, "vae"),
+        text_encoder_hash=model_folder.component_hash(base, "text_encoder"),
+        latent_frames=_latent_frames(config, vae),
+        cache_bytes=int(config.cache_gib * 2**30),
+    )
+
+
+def _pixel_clips(config: "TrainConfig") -> PixelClips:
+    folder = require_folder(config.data, "--data")
+    return PixelClips(folder, config.clip_frames, int(config.cache_gib * 2**30))
 
 
 def _latent_frames(config: "TrainConfig", vae: dict[str, Any]) -> int:
@@ -191,8 +203,7 @@ def _latent_frames(config: "TrainConfig", vae: dict[str, Any]) -> int:
 
 
 def _vae(config: "TrainConfig", device: torch.device, progress: Progress) -> Task:
-    folder = require_folder(config.data, "--data")
-    source = PixelClips(folder, config.clip_frames, int(config.cache_gib * 2**30))
+    source = _pixel_clips(config)
     objective = objectives.VAEObjective(
         l1_weight=config.l1_weight,
         mse_weight=config.mse_weight,
@@ -240,12 +251,15 @@ def _text_encoder(config: "TrainConfig", device: torch.device, progress: Progres
     base = model_folder.resolve_model(config.model)
     values = component_values(config)
     preset = load_preset("model", config.architecture)
-    spiece = base / "tokenizer" / "spiece.model"
     if config.init == "scratch":
-        spiece = _scratch_file(config)
         captions = [caption_labels(np.random.default_rng(i))[0] for i in range(_TOKENIZER_CAPTIONS)]
-        train_tokenizer(captions, spiece, values["vocab_size"])
-    tokenizer = SentencePieceTokenizer(spiece)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "spiece.model"
+            train_tokenizer(captions, path, values["vocab_size"])
+            tokenizer, spiece = SentencePieceTokenizer(path), path.read_bytes()
+    else:
+        tokenizer = components.load_tokenizer(base)
+        spiece = (base / "tokenizer" / "spiece.model").read_bytes()
     tokens = preset["transformer"]["max_text_seq_length"]
     source = LabelledCaptions(lambda text: tokenizer.encode(text, tokens))
     network = objectives.CaptionLabels(
@@ -255,19 +269,11 @@ def _text_encoder(config: "TrainConfig", device: torch.device, progress: Progres
 
     def export(out: Path) -> None:
         model_folder.copy_components(base, out, skip=("text_encoder", "tokenizer"))
-        model_folder.write_file(out, "tokenizer/spiece.model", spiece.read_bytes())
+        model_folder.write_file(out, "tokenizer/spiece.model", spiece)
         _write_network(out, config, trainer, values, prefix="encoder.")
 
-    made_from = {"tokenizer": settings_hash(list(spiece.read_bytes()))}
+    made_from = {"tokenizer": settings_hash(list(spiece))}
     return Task(trainer, source, made_from, export)
-
-
-def _scratch_file(config: "TrainConfig") -> Path:
-    from ttvcli.artifacts.runs import run_folder
-
-    folder = run_folder(config.out, config.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / "spiece.model"
 
 
 def _write_network(
