@@ -1,25 +1,31 @@
 """Measure a model of the tiny world on combinations it never saw in training.
 
 Each prompt names one object in a held-out combination of shape, colour and motion. A checker finds
-the objects in the generated frames and says what they are. Beside the model's score stands its
-ceiling: the same check on rendered clips that went through the model's VAE.
+the objects in the generated frames and says what they are. Beside the model's score stand two more:
+the same check on rendered clips, and on rendered clips that went through the model's VAE, which is
+the most that the model can reach.
 """
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ttvcli.artifacts.atomic import write_bytes, write_json
 from ttvcli.artifacts.schema import header, settings_hash
 from ttvcli.errors import UsageError
+from ttvcli.workflows.eval_partial import Partial, result_of, short
+from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.sample import SampleConfig
-from ttvcli.workflows.sample_request import Request, check, model_hashes
-from ttvcli.workflows.step import SILENT, Plan, Progress
+from ttvcli.workflows.sample_request import Request, check
+from ttvcli.workflows.step import SILENT, Plan, Progress, check_seed
+
+if TYPE_CHECKING:
+    from ttvcli.core.world.checker import CheckResult
 
 SCORES = ("colour", "shape", "motion", "background", "correct")
 _SHEET_CLIPS, _SHEET_FRAMES = 16, 6
@@ -40,6 +46,7 @@ class EvalWorldConfig:
     guidance: float | None = field(default=None, metadata={"help": "guidance scale"})
     sampler: str | None = field(default=None, metadata={"help": "name of the sampler"})
     seed: int = field(default=42, metadata={"help": "seed of prompts and noise"})
+    force: bool = field(default=False, metadata={"help": "replace a report of other settings"})
     dtype: Literal["fp32", "bf16", "fp16"] = field(
         default="fp32", metadata={"help": "arithmetic of the networks"}
     )
@@ -51,6 +58,7 @@ class EvalWorldConfig:
             raise UsageError(
                 f"prompts and batch must be at least 1, got {self.prompts} and {self.batch}"
             )
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ def requests(config: EvalWorldConfig) -> tuple[list[Request], list[dict[str, Any
 def plan(config: EvalWorldConfig) -> Plan:
     """Say what would be measured."""
     made, _ = requests(config)
+    is_done = _existing(config, _identity(config, made[0])) is not None
     chosen = made[0].config
     return Plan(
         command="eval world",
@@ -108,115 +117,165 @@ def plan(config: EvalWorldConfig) -> Plan:
             ("model", str(made[0].folder)),
             ("prompts", len(made)),
             ("sampler", f"{chosen.sampler}, {chosen.steps} steps"),
-            ("guidance", f"{chosen.guidance}"),
+            ("guidance", f"{chosen.guidance:g}"),
             ("first prompt", made[0].board.prompts[0]),
-            ("out", str(config.out)),
+            ("out", f"{config.out}{' (is there already)' if is_done else ''}"),
         ],
     )
 
 
 def run(config: EvalWorldConfig, progress: Progress = SILENT) -> EvalWorldResult:
-    """Generate, check, and write the report."""
-    from ttvcli.core.world.checker import check_clip, summarise
+    """Generate, check, and write the report; a killed run goes on after its last whole batch.
 
+    Raises:
+        UsageError: see `requests`; or the output is a report with other settings.
+    """
     made, expected = requests(config)
-    clips: list[dict[str, Any]] = []
-    rows: list[np.ndarray] = []
-    results = []
-    for frames, request, asked in zip(
-        _generated(config, made, progress), made, expected, strict=True
-    ):
-        result = check_clip(frames, asked)
-        results.append(result)
-        clips.append(
-            {
-                "prompt": request.board.prompts[0],
-                "seed": request.config.seed,
-                **_short(result.to_json()),
-            }
-        )
-        if len(rows) < _SHEET_CLIPS:
-            rows.append(frames[np.linspace(0, len(frames) - 1, _SHEET_FRAMES).astype(int)])
-    ceiling = [
-        check_clip(frames, asked) for frames, asked in _reconstructed(config, made[0], progress)
-    ]
-    identity = {**made[0].identity(), "prompts": config.prompts, "seed": config.seed}
-    report = {
-        **header("report", identity, model_hashes(made[0].folder)),
-        "protocol": "one object in a held-out combination of shape, colour and motion",
-        "n": len(results),
-        "settings_hash": settings_hash(identity),
-        "generated": _table(summarise(results), len(results)),
-        "reconstructed_truth": _table(summarise(ceiling), len(ceiling)),
-        "clips": clips,
-    }
-    write_json(config.out, report)
-    paths = [config.out]
-    if config.contact_sheet is not None:
-        write_bytes(config.contact_sheet, _sheet(rows))
-        paths.append(config.contact_sheet)
+    identity = _identity(config, made[0])
+    report = _existing(config, identity)
+    if report is not None:
+        progress.note(f"{config.out} is there already, with these settings")
+        return _result(config, report)
+    with Partial(config.out, identity, config.contact_sheet) as partial:
+        clips = _generated(config, made, expected, partial, progress)
+        truth = _truth(config, made[0], partial, progress)
+        report = {
+            **header("report", identity, made[0].hashes),
+            "protocol": "one object in a held-out combination of shape, colour and motion",
+            "n": len(clips),
+            "generated": _table([result_of(entry) for entry in clips]),
+            "reconstructed_truth": _table([result_of(e["reconstructed"]) for e in truth]),
+            "rendered_truth": _table([result_of(e["rendered"]) for e in truth]),
+            "clips": clips,
+        }
+        write_json(config.out, report)
+        partial.discard()
     for name in SCORES:
         progress.note(_line(name, report))
+    return _result(config, report)
+
+
+def _identity(config: EvalWorldConfig, request: Request) -> dict[str, Any]:
+    """Everything that decides the figures; prompts and noise follow from `prompts` and `seed`."""
+    of_all = request.identity()
+    for name in ("texts", "negatives", "negative", "crf", "frames", "fps"):
+        of_all.pop(name)
+    return {
+        **of_all,
+        "step": "eval world",
+        "prompts": config.prompts,
+        "batch": config.batch,
+        "seed": config.seed,
+    }
+
+
+def _existing(config: EvalWorldConfig, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The report that is there with these settings, or None."""
+    check_output_file(config.out, ".json", "--out")
+    if config.contact_sheet is not None:
+        check_output_file(config.contact_sheet, ".png", "--contact-sheet")
+    if not config.out.exists() or config.force:
+        return None
+    try:
+        found = json.loads(config.out.read_text(encoding="utf-8"))
+        old = found["settings_hash"] if found["kind"] == "report" else None
+    except (ValueError, KeyError, TypeError):
+        old = None
+    if old != settings_hash(identity):
+        raise UsageError(
+            f"the output exists, made with settings {old or 'unknown'}, "
+            f"now {settings_hash(identity)}",
+            where=str(config.out),
+            fix="choose another --out, or --force to replace it",
+        )
+    sheet = config.contact_sheet
+    return found if sheet is None or sheet.exists() else None
+
+
+def _result(config: EvalWorldConfig, report: dict[str, Any]) -> EvalWorldResult:
+    paths = [path for path in (config.out, config.contact_sheet) if path is not None]
     return EvalWorldResult(json.loads(json.dumps(report)), paths)
 
 
 def _generated(
-    config: EvalWorldConfig, made: Sequence[Request], progress: Progress
-) -> Iterator[np.ndarray]:
-    """Frames uint8 [T, H, W, 3] of every request, denoised in batches."""
-    from ttvcli.workflows.generate import decode_frames, generate_latents
+    config: EvalWorldConfig,
+    made: Sequence[Request],
+    expected: Sequence[dict[str, Any]],
+    partial: Partial,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """What the checker says of each request's video; they are denoised in batches."""
+    from ttvcli.core.world.checker import check_clip
+    from ttvcli.workflows.generate import decode_frames, generate_latents, load_vae
 
-    for start in range(0, len(made), config.batch):
+    clips = partial.entries("generated")
+    wanted = min(_SHEET_CLIPS, len(made)) if config.contact_sheet is not None else 0
+    if len(clips) < wanted:  # their frames were not kept
+        clips = []
+    del clips[len(clips) // config.batch * config.batch if len(clips) < len(made) else len(clips) :]
+    rows: list[np.ndarray] = []
+    vae = load_vae(made[0]) if len(clips) < len(made) else None
+    for start in range(len(clips), len(made), config.batch):
         part = made[start : start + config.batch]
         progress.note(f"prompts {start + 1} to {start + len(part)} of {len(made)}")
         latents = generate_latents(part, progress)
-        for request, single in zip(part, latents, strict=True):
-            yield np.stack(list(decode_frames(request, single, SILENT)))
+        progress.start("checking", total=len(part), unit="clips")
+        for request, single, asked in zip(part, latents, expected[start:], strict=False):
+            frames = np.stack(list(decode_frames(request, single, SILENT, vae)))
+            if config.contact_sheet is not None and len(clips) < wanted:
+                rows.append(frames[np.linspace(0, len(frames) - 1, _SHEET_FRAMES).astype(int)])
+                if len(rows) == wanted:
+                    write_bytes(config.contact_sheet, _sheet(rows))
+            about = {"prompt": request.board.prompts[0], "seed": request.config.seed}
+            clips.append({**about, **short(check_clip(frames, asked))})
+            partial.add("generated", len(clips) - 1, clips[-1])
+            progress.advance()
+        progress.finish()
+    return clips
 
 
-def _reconstructed(
-    config: EvalWorldConfig, request: Request, progress: Progress
-) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-    """Rendered held-out clips after the model's VAE, and what their captions ask for."""
-    import torch
-
-    from ttvcli.core.device import DTYPES
+def _truth(
+    config: EvalWorldConfig, request: Request, partial: Partial, progress: Progress
+) -> list[dict[str, Any]]:
+    """The same for rendered held-out clips, as they are and after the model's VAE."""
+    from ttvcli.core.world.checker import check_clip
     from ttvcli.core.world.grammar import parse
     from ttvcli.core.world.render import render_clip
     from ttvcli.core.world.sampling import sample_scene
-    from ttvcli.workflows import components
+    from ttvcli.workflows.generate import load_vae, reconstruct
 
-    device = components.device_named(config.device)
-    vae = components.load(request.folder, "vae", dtype=config.dtype, device=device)
-    progress.start("reconstructing the truth", total=config.prompts, unit="clip")
-    for index in range(config.prompts):
-        rng = np.random.default_rng((config.seed, index))
-        scene = sample_scene(rng, "heldout", objects=1)
+    entries = partial.entries("truth")
+    vae = load_vae(request) if len(entries) < config.prompts else None
+    total = config.prompts
+    progress.start("reconstructing the truth", total=total, unit="clips", done=len(entries))
+    for index in range(len(entries), config.prompts):
+        scene = sample_scene(np.random.default_rng((config.seed, index)), "heldout", objects=1)
         asked = parse(scene.segments[0].caption)
         assert asked is not None  # captions of the world are in its grammar
-        frames = torch.from_numpy(render_clip(scene, request.height))
-        with torch.inference_mode():
-            pixels = frames.permute(3, 0, 1, 2)[None].to(device).float() / 127.5 - 1
-            latents = vae.encode(pixels.to(DTYPES[config.dtype]))[0]  # type: ignore[operator]
-            shown = vae.decode(latents)[0].float()  # type: ignore[operator]
-            shown = (shown / 2 + 0.5).clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+        frames = render_clip(scene, request.height)
+        entry = {
+            "rendered": short(check_clip(frames, asked)),
+            "reconstructed": short(check_clip(reconstruct(request, frames, vae), asked)),
+        }
+        entries.append(entry)
+        partial.add("truth", index, entry)
         progress.advance()
-        yield shown.permute(1, 2, 3, 0).numpy(), asked
     progress.finish()
+    return entries
 
 
-def _short(result: dict[str, Any]) -> dict[str, Any]:
-    """A clip's result without the tracks."""
-    found = [{k: v for k, v in item.items() if k != "track"} for item in result["found"]]
-    return {**result, "found": found}
+def _table(results: "Sequence[CheckResult]") -> dict[str, Any]:
+    """Shares with the number of clips they are of and their 95 % Wilson intervals; means."""
+    from ttvcli.core.world.checker import summarise
 
-
-def _table(shares: dict[str, float], n: int) -> dict[str, Any]:
-    """Shares with their 95 % Wilson intervals, and the mean figures as they are."""
-    return {
-        name: {"share": value, "interval": wilson(value, n)} if name in SCORES else value
-        for name, value in shares.items()
-    }
+    table: dict[str, Any] = {}
+    for name, value in summarise(results).items():
+        if name in SCORES:
+            n = sum(getattr(result, name) is not None for result in results)
+            table[name] = {"share": value, "n": n, "interval": wilson(value, n)}
+        else:
+            table[name] = value
+    return table
 
 
 def wilson(share: float, n: int, z: float = 1.96) -> list[float]:
@@ -231,7 +290,10 @@ def _line(name: str, report: dict[str, Any]) -> str:
         entry = report[column].get(name)
         return "-" if entry is None else f"{100 * entry['share']:.1f} %"
 
-    return f"{name:>10}: {cell('generated')} (VAE ceiling {cell('reconstructed_truth')})"
+    return (
+        f"{name:>10}: {cell('generated')} (rendered clips: {cell('rendered_truth')}, "
+        f"through the VAE: {cell('reconstructed_truth')})"
+    )
 
 
 def _sheet(rows: Sequence[np.ndarray]) -> bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttvcli import catalog
 from ttvcli.artifacts.schema import producer
@@ -112,23 +112,46 @@ def generate_latents(requests: Sequence[Request], progress: Progress) -> Tensor:
     )
     progress.finish()
     latents = clean.transpose(1, 2).float().cpu().contiguous()
-    return latents / request.vae["scaling_factor"]
+    return latents / components.scaling_factor(request.vae)
+
+
+def load_vae(request: Request) -> nn.Module:
+    """The VAE of a request's model, in its dtype and on its device."""
+    device = components.device_named(request.config.device)
+    return components.load(request.folder, "vae", dtype=request.config.dtype, device=device)
 
 
 @torch.inference_mode()
-def decode_frames(request: Request, latents: Tensor, progress: Progress) -> Iterator[np.ndarray]:
+def decode_frames(
+    request: Request, latents: Tensor, progress: Progress, vae: nn.Module | None = None
+) -> Iterator[np.ndarray]:
     """Yield uint8 RGB frames [height, width, 3] of latents [C, T, H, W], a few at a time."""
+    vae = vae or load_vae(request)
     device = components.device_named(request.config.device)
     dtype = DTYPES[request.config.dtype]
-    vae = components.load(request.folder, "vae", dtype=request.config.dtype, device=device)
     progress.start("decoding", total=request.frames, unit="frames")
     for pixels in vae.decode_chunks(latents[None].to(device, dtype)):  # type: ignore[operator]
-        shown = (pixels[0].float() / 2 + 0.5).clamp(0, 1).mul(255).round()
-        frames = shown.to("cpu", torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
-        for frame in frames:
+        for frame in _to_bytes(pixels[0]):
             progress.advance()
             yield frame
     progress.finish()
+
+
+@torch.inference_mode()
+def reconstruct(request: Request, frames: np.ndarray, vae: nn.Module | None = None) -> np.ndarray:
+    """What the VAE makes of uint8 frames [T, H, W, 3]."""
+    vae = vae or load_vae(request)
+    device = components.device_named(request.config.device)
+    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(device)
+    pixels = (pixels.float() / 127.5 - 1).to(DTYPES[request.config.dtype])
+    mean, _ = vae.encode(pixels)  # type: ignore[operator]
+    return _to_bytes(vae.decode(mean)[0])  # type: ignore[operator]
+
+
+def _to_bytes(pixels: Tensor) -> np.ndarray:
+    """Pixels [3, T, H, W] in [-1, 1] as uint8 [T, H, W, 3]."""
+    shown = (pixels.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
+    return shown.to("cpu", torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
 
 
 def decode_to_video(

@@ -9,6 +9,7 @@ from ttvcli.cli.options import (
     Device,
     DryRun,
     Dtype,
+    Force,
     Guidance,
     Json,
     Model,
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
         contact_sheet: ContactSheet = None,
         device: Device = None,
         threads: Threads = None,
+        force: Force = None,
         json: Json = False,
         quiet: Quiet = False,
         dry_run: DryRun = False,
@@ -54,7 +56,8 @@ def register(app: typer.Typer) -> None:
         """Measure a tiny-world model on combinations held out of training.
 
         Finds the object in every generated frame and compares shape, colour and motion with the
-        prompt; beside it the same figures for rendered clips that went through the VAE.
+        prompt; beside it the same figures for rendered clips, as they are and after the VAE.
+        A killed run goes on where it was.
 
         \b
         Examples:
@@ -75,6 +78,7 @@ def register(app: typer.Typer) -> None:
                 "contact_sheet": contact_sheet,
                 "device": device,
                 "threads": threads,
+                "force": force,
             },
             json=json,
             quiet=quiet,
