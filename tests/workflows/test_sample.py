@@ -350,3 +350,14 @@ def test_a_broken_model_is_an_error_not_a_bug(
     )
     assert ran.code == 3, ran.stderr
     assert says in ran.stderr
+
+
+def test_a_folder_without_permission_is_refused_before_any_work(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write anywhere, so the answer of the system is replaced.
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    ran = sample(tiny_data, PROMPT, "-o", tmp_path / "new" / "out.mp4")
+    assert ran.code == 2
+    assert "no permission" in ran.stderr
+    assert str(tmp_path) in ran.stderr

@@ -62,7 +62,11 @@ def outcome(folder: Path, step: int = 20) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.fixture(scope="module", params=["transformer", "vae"])
+# The VAE is trained the same way; what it adds to the wait is seconds, so it is among the slow.
+TARGETS = ["transformer", pytest.param("vae", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=TARGETS)
 def whole(
     request: pytest.FixtureRequest, tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, dict[str, bytes]]:
@@ -341,19 +345,19 @@ def test_the_norm_of_the_gradient_is_limited(tiny_data: TinyData, tmp_path: Path
 def test_captions_are_dropped_at_their_rate_for_the_text_used_when_sampling(
     tiny_data: TinyData, tmp_path: Path
 ) -> None:
-    settings = config(tiny_data, tmp_path / "run", steps=60, caption_dropout=0.25, batch_size=4)
+    settings = config(tiny_data, tmp_path / "run", steps=30, caption_dropout=0.25, batch_size=4)
     task = build_task(settings, torch.device("cpu"), Silent())
     seen: list[torch.Tensor] = []
     task.trainer.model.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
     empty, _, _ = load_embeddings(tiny_data.text / "empty.safetensors")
     told = 0.0
-    for step in range(60):
+    for step in range(30):
         batch = task.source.batch([0, 1, 2, 3], task.data_generator(step))
         told += 4 * task.trainer.train_step(step, [batch])["captions_dropped"]
         assert not (batch.text == empty[0].float()).flatten(1).all(1).any()
     texts = torch.cat(seen)
     is_null = (texts == empty[0].float()).flatten(1).all(1)
-    assert 40 <= int(is_null.sum()) <= 80  # of 240, expected 60
+    assert 18 <= int(is_null.sum()) <= 42  # of 120, expected 30
     assert int(is_null.sum()) == round(told)
 
 

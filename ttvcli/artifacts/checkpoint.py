@@ -148,6 +148,14 @@ def complete_checkpoints(folder: str | Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def step_of(path: str | Path) -> int:
+    """Return the step in the name of a checkpoint folder."""
+    match = _NAME.match(Path(path).name)
+    if match is None:
+        raise ValueError(f"{path} is not named like a checkpoint")
+    return int(match.group(1))
+
+
 def latest_checkpoint(folder: str | Path) -> Path | None:
     """Return the newest complete checkpoint, or None if there is none."""
     paths = complete_checkpoints(folder)

@@ -7,7 +7,9 @@ import typer
 from ttvcli.cli.options import (
     ConfigFile,
     DryRun,
+    Force,
     Json,
+    Model,
     Out,
     Quiet,
     Seed,
@@ -30,9 +32,11 @@ def register(app: typer.Typer) -> None:
     def demo(
         prompt: Prompt = None,
         out: Out = None,
+        model: Model = None,
         steps: Steps = None,
         seed: Seed = None,
         threads: Threads = None,
+        force: Force = None,
         json: Json = False,
         quiet: Quiet = False,
         dry_run: DryRun = False,
@@ -43,7 +47,8 @@ def register(app: typer.Typer) -> None:
         """Run the whole pipeline on a tiny world: render, encode, train, sample, check.
 
         Takes about a minute on two CPU cores and downloads nothing. Training is killed half-way
-        and resumed. Prints where each step's result is.
+        and resumed. Prints where each step's result is. A demo that was stopped goes on, and
+        another prompt in the same folder draws with the model that was trained there.
 
         \b
         Examples:
@@ -52,7 +57,15 @@ def register(app: typer.Typer) -> None:
         """
         execute(
             "demo",
-            {"prompt": prompt, "out": out, "steps": steps, "seed": seed, "threads": threads},
+            {
+                "prompt": prompt,
+                "out": out,
+                "model": model,
+                "steps": steps,
+                "seed": seed,
+                "threads": threads,
+                "force": force,
+            },
             json=json,
             quiet=quiet,
             dry_run=dry_run,
