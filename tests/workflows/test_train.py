@@ -217,6 +217,10 @@ def test_a_finished_run_is_left_alone(tiny_data: TinyData, tmp_path: Path) -> No
     again = run(settings)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert (again.step, again.metrics) == (3, done.metrics)
+    for words in ([], ["--dry-run"]):
+        ran = run_ttv("train", "--config", done.run / "config.toml", "--seed", "1", *words)
+        assert ran.code == 2
+        assert "made with other settings (seed): " in ran.stderr
     # The settings of place and pace may change, those of the result may not.
     run(config(tiny_data, tmp_path / "run", steps=3, keep_last=1, threads=1))
     with pytest.raises(UsageError, match="made with other settings"):
@@ -241,6 +245,9 @@ def test_resume_from_a_named_checkpoint(tiny_data: TinyData, tmp_path: Path) -> 
         run(config(tiny_data, tmp_path / "run", **settings, resume=str(old)))
     with pytest.raises(UsageError, match="other settings: seed"):
         run(config(tiny_data, tmp_path / "third", **settings, resume=str(old), seed=1))
+    with pytest.raises(UsageError, match="--force would delete"):
+        run(config(tiny_data, tmp_path / "run", **settings, resume=str(old), force=True))
+    assert old.exists()
     with pytest.raises(UsageError, match="--resume is never"):
         run(config(tiny_data, tmp_path / "run", **settings, resume="never"))
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import run_ttv
+from tiny_model import TinyData
 
 from ttvcli.artifacts.embeddings import save_embeddings
 from ttvcli.artifacts.latents import save_latents
@@ -124,6 +126,28 @@ def test_clips_without_text_are_refused_and_changed_captions_told(tmp_path: Path
     manifest.write_text(lines[0] + "\n")
     with pytest.raises(ArtifactError, match="1 clips have no text embedding, such as clip1"):
         clips(tmp_path)
+
+
+def test_texts_of_another_length_than_the_models_are_told(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
+    ran = run_ttv(
+        *("embed-text", tiny_data.latents, "--out", tmp_path / "text", "--model", tiny_data.model),
+        *("--set", "max_tokens=24", "--device", "cpu"),
+    )
+    assert ran.code == 0, ran.stderr
+    words = (
+        "train",
+        "--data",
+        tiny_data.latents,
+        "--model",
+        tiny_data.model,
+        "--dry-run",
+        "--json",
+    )
+    plan = run_ttv(*words, "--text", tmp_path / "text").json["plan"]
+    assert "have 24 tokens, videos will be sampled with 19" in plan["items"]["warning"]
+    assert "warning" not in run_ttv(*words, "--text", tiny_data.text).json["plan"]["items"]
 
 
 def test_clips_marked_as_left_out_are_left_out(tmp_path: Path) -> None:

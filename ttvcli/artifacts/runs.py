@@ -17,7 +17,14 @@ from typing import Any
 import tomli_w
 
 from ttvcli.artifacts.atomic import write_json, write_text
-from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, plain, read_header
+from ttvcli.artifacts.schema import (
+    HEADER_NAME,
+    claim_folder,
+    header,
+    plain,
+    read_header,
+    settings_hash,
+)
 from ttvcli.errors import ArtifactError, UsageError
 
 RUNS = Path("runs")
@@ -74,6 +81,24 @@ def open_run(
         write_json(folder / "plan.json", dict(plan))
     _point_latest(folder)
     return folder
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder whose run has other settings; inputs are compared by `open_run`.
+
+    Raises:
+        UsageError: naming the settings that differ and both hashes.
+    """
+    old, new = _settings_of(folder), plain(settings)
+    if not isinstance(old, dict) or old == new:
+        return
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    raise UsageError(
+        f"the run was made with other settings ({', '.join(names)}): "
+        f"{settings_hash(old)}, now {settings_hash(new)}",
+        where=str(folder),
+        fix="choose another --out, or --force to start over",
+    )
 
 
 def _clear(folder: Path) -> None:

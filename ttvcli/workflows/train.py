@@ -216,7 +216,12 @@ def _without_place(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _folder(config: TrainConfig) -> Path:
-    """The run folder; UsageError if it is a file or holds the model to start from."""
+    """The run folder.
+
+    Raises:
+        UsageError: it is a file, holds the model to start from or another run, or the checkpoint
+            to go on from is of other settings.
+    """
     folder = runs.run_folder(config.out, config.name, config.identity())
     if folder.exists() and not folder.is_dir():
         raise UsageError("the output is a file, not a folder", where=str(folder))
@@ -226,12 +231,22 @@ def _folder(config: TrainConfig) -> Path:
             where=str(folder),
             fix="choose another --out",
         )
+    if not config.force:
+        runs.check_settings(folder, config.identity())
+    if config.resume not in ("latest", "never"):
+        _check_same_run(config, folder, Path(config.resume))
     return folder
 
 
-def _check_same_run(config: TrainConfig, path: Path) -> None:
+def _check_same_run(config: TrainConfig, folder: Path, path: Path) -> None:
     """Refuse a checkpoint of other settings: its optimizer would bring them along silently."""
     checkpoint.verify(path)
+    if config.force and folder.resolve() in path.resolve().parents:
+        raise UsageError(
+            "--force would delete the checkpoint to go on from",
+            where=str(path),
+            fix="leave --force out, or choose another --out",
+        )
     there = _without_place(checkpoint.read_state(path)["settings"])
     here = config.identity()
     other = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
@@ -261,8 +276,6 @@ def _restore(config: TrainConfig, folder: Path, task: Task) -> int:
             )
         return 0
     chosen = None if config.resume == "latest" else Path(config.resume)
-    if chosen is not None:
-        _check_same_run(config, chosen)
     done = load_trainer(folder, chosen, task.trainer)
     runs.keep_metrics_before(folder, done)
     return done

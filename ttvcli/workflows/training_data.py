@@ -193,7 +193,7 @@ class LatentClips:
             )
         self.text_paths = {key: texts[key]["path"] for key in texts}
         old = [r["id"] for r in self.records if prompts_of(r) != prompts_of(texts[r["id"]])]
-        self.warnings = []
+        self.warnings: list[str] = []
         if old:
             self.warnings.append(
                 f"{len(old)} clips have other captions in {latents} than in {text}, such as "

@@ -176,7 +176,7 @@ def _latent_clips(config: "TrainConfig") -> LatentClips:
     vae = model_folder.read_config(base, "vae")
     latents = require_folder(config.data, "--data")
     text = require_folder(config.text, "--text")
-    return LatentClips(
+    source = LatentClips(
         latents,
         text,
         scaling_factor=components.scaling_factor(vae),
@@ -185,6 +185,14 @@ def _latent_clips(config: "TrainConfig") -> LatentClips:
         latent_frames=_latent_frames(config, vae),
         cache_bytes=int(config.cache_gib * 2**30),
     )
+    tokens = source.null_text().shape[1]
+    sampled = int(component_values(config).get("max_text_seq_length", 226))
+    if tokens != sampled:
+        source.warnings.append(
+            f"the texts in {text} have {tokens} tokens, videos will be sampled with {sampled}: "
+            f"`ttv embed-text --set max_tokens={sampled}` makes them agree"
+        )
+    return source
 
 
 def _pixel_clips(config: "TrainConfig") -> PixelClips:
