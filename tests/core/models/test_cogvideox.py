@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ttvcli.core.models.cogvideox import FAMILY, CogVideoXConfig
+from ttvcli.core.models.cogvideox import FAMILY, CogVideoXConfig, attention
 from ttvcli.core.models.cogvideox.attention import from_windows, into_windows
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
 from ttvcli.core.models.ttt.order import Segments
@@ -279,3 +279,26 @@ def test_published_sizes_have_the_published_number_of_weights(
         model = CogVideoXTransformer(config)
     one_block = sum(p.numel() for p in model.transformer_blocks.parameters())
     assert sum(p.numel() for p in model.parameters()) + (layers - 1) * one_block == count
+
+
+def test_short_windows_in_bfloat16_attend_as_the_fused_kernel_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 3, 50, 16, generator=generator) for _ in range(3)]
+    direction = torch.randn(2, 3, 50, 16, generator=generator)
+
+    def results(dtype: torch.dtype, longest: int) -> list[Tensor]:
+        monkeypatch.setattr(attention, "SHORT_WINDOW", longest)
+        leaves = [x.to(dtype).requires_grad_() for x in inputs]
+        output = attention.attend(*leaves)
+        return [output, *torch.autograd.grad(output, leaves, direction.to(dtype))]
+
+    exact = results(torch.float64, 0)
+    for ours, fused, true in zip(
+        results(torch.bfloat16, 512), results(torch.bfloat16, 0), exact, strict=True
+    ):
+        assert not torch.equal(ours, fused)  # it is the other way
+        scale = true.norm()
+        assert (ours - true).norm() < 0.015 * scale
+        assert (fused - true).norm() < 0.015 * scale
