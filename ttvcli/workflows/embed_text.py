@@ -176,12 +176,12 @@ class _Run:
         self.embedded = 0
 
     def all(self) -> EmbedTextResult:
-        todo = [clip for clip in self.job.clips if not self._finished(clip)]
+        unfinished = [clip for clip in self.job.clips if not self._finished(clip)]
         empty = self.folder.path / EMPTY_NAME
         if not self._sound(empty, [""]):
             self._write(empty, [""])
-        self.progress.start("embedding", sum(len(clip.prompts) for clip in todo), "segments")
-        for clip in todo:
+        self.progress.start("embedding", sum(len(clip.prompts) for clip in unfinished), "segments")
+        for clip in unfinished:
             self._clip(clip)
             self.progress.advance(len(clip.prompts))
         self.progress.finish()
