@@ -1,20 +1,24 @@
 """`ttv sample`: what comes out, that it can be made again to the byte, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import Ran, run_ttv
 from PIL import Image
 from tiny_model import SIZE, TOKENS, TinyData
 
+from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.video import read_sidecar
 from ttvcli.core.video.decode import probe, read_frames
 from ttvcli.errors import WorkFailed
 from ttvcli.workflows import generate
 from ttvcli.workflows.sample import SampleConfig, run
+from ttvcli.workflows.sample_request import check
 
 PROMPT = "a red circle moves right"
 BACKGROUND = "in front of a gray gradient from left to right"
@@ -161,6 +165,25 @@ def test_every_setting_reaches_the_video(
         assert frames(out).shape == (49, 16, 32, 3)
     old, new = (read_sidecar(path)["settings_hash"] for path in (made, out))
     assert old != new
+
+
+def test_no_text_is_what_the_model_was_trained_with(tiny_data: TinyData, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_data.model, tmp_path / "model")
+    about = model_folder.read_about(model)
+    nulls = []
+    for null in ("empty", "zero"):
+        model_folder.write_about(model, {**about, "null_text": null})
+        settings = {"prompt": PROMPT, "model": str(model), "device": "cpu"}
+        plain = check(SampleConfig(**settings))
+        nulls.append(generate.text_branches([plain], torch.device("cpu"))[1])
+    assert nulls[0].shape == (1, 1, TOKENS, 16)
+    assert nulls[0].any()
+    assert not nulls[1].any()
+    # A negative text takes the place of either.
+    other = check(SampleConfig(**settings, negative="a blue star"))
+    text, negative = generate.text_branches([other], torch.device("cpu"))
+    assert negative.any()
+    assert not torch.equal(negative, text)
 
 
 def test_no_guidance_differs_from_guidance_of_one(tiny_data: TinyData, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ttvcli.artifacts import checkpoint, model_folder, runs
 from ttvcli.artifacts.embeddings import load_embeddings
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.tensor_file import Weights
-from ttvcli.core.training.loop import Trainer
+from ttvcli.core.training.loop import Trainer, step_generator
 from ttvcli.core.training.optim import OptimizerConfig, learning_rate
 from ttvcli.errors import Interrupted, UsageError
 from ttvcli.workflows.step import Silent
@@ -366,6 +366,23 @@ def test_captions_are_dropped_at_their_rate_for_the_text_used_when_sampling(
     is_null = (texts == empty[0].float()).flatten(1).all(1)
     assert 18 <= int(is_null.sum()) <= 42  # of 120, expected 30
     assert int(is_null.sum()) == round(told)
+
+
+def test_posterior_draws_and_crops_are_those_of_the_step(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
+    tasks = [
+        build_task(config(tiny_data, tmp_path / "run", seed=seed), torch.device("cpu"), Silent())
+        for seed in (42, 43)
+    ]
+    draws = [
+        [float(torch.rand(1, generator=task.data_generator(step))) for step in (0, 1, 1)]
+        for task in tasks
+    ]
+    assert draws[0][1] == draws[0][2]
+    assert len({*draws[0], *draws[1]}) == 4
+    # The objective draws from a stream of its own.
+    assert draws[0][0] != float(torch.rand(1, generator=step_generator(42, 0)))
 
 
 def test_a_model_trained_with_zeros_for_no_text_keeps_doing_so(
