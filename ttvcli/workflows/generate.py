@@ -45,6 +45,11 @@ def machine(config: "SampleConfig") -> dict[str, Any]:
     }
 
 
+def _use_threads(config: "SampleConfig") -> None:
+    if config.threads:
+        torch.set_num_threads(config.threads)
+
+
 def encode_texts(request: Request, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
     """Embedding [L, E] of each different text, with the model and dtype of `request`."""
     tokenizer = components.load_tokenizer(request.folder)
@@ -82,8 +87,7 @@ def generate_latents(requests: Sequence[Request], progress: Progress) -> Tensor:
         Unscaled latents [B, C, T, H, W] float32 on the CPU.
     """
     request, config = requests[0], requests[0].config
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    _use_threads(config)
     device = components.device_named(config.device)
     text, null = text_branches(requests, device)
     network = components.load(request.folder, "transformer", dtype=config.dtype, device=device)
@@ -117,6 +121,7 @@ def generate_latents(requests: Sequence[Request], progress: Progress) -> Tensor:
 
 def load_vae(request: Request) -> nn.Module:
     """The VAE of a request's model, in its dtype and on its device."""
+    _use_threads(request.config)  # latents of an earlier run may be all there is to decode
     device = components.device_named(request.config.device)
     return components.load(request.folder, "vae", dtype=request.config.dtype, device=device)
 
