@@ -168,7 +168,7 @@ def test_the_built_in_model_is_made_by_every_recipe_in_its_order() -> None:
     commands = [words for words, _ in ttv_commands(BUILTIN) if "--config" in words]
     used = [words[words.index("--config") + 1] for words in commands]
     recipes = sorted((REPOSITORY / "configs" / "train").glob("tiny*.toml"))
-    assert sorted(used) == [path.relative_to(REPOSITORY).as_posix() for path in recipes]
+    assert sorted(set(used)) == [path.relative_to(REPOSITORY).as_posix() for path in recipes]
     for name in used:
         step = re.match(r"# Step (\d+) of the built-in model", (REPOSITORY / name).read_text())
         assert step, name
