@@ -7,23 +7,15 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ttvcli.core.training.muon import MuonAdamW
-
 # Names that are not decayed: biases, norms and the learned initial biases of the TTT state.
 _NO_DECAY = ("bias", "norm", ".b1", ".b2")
 _TTT = (".ttt.", "_gate_")
-# The matrices that mix features inside the blocks of a network, where Muon applies.
-_BLOCKS = ("transformer_blocks.", "encoder.block.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW with a learning rate of its own for the TTT layers and their gates."""
 
-    matrices: Literal["adamw", "muon"] = field(
-        default="adamw",
-        metadata={"help": "rule for the matrices inside transformer blocks: adamw or muon"},
-    )
     lr: float = field(default=1e-4, metadata={"help": "peak learning rate"})
     ttt_lr: float = field(default=1e-4, metadata={"help": "peak learning rate of TTT layers"})
     lr_end: float = field(default=1e-5, metadata={"help": "learning rate at the last step"})
@@ -45,32 +37,26 @@ class OptimizerConfig:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that require gradients, in groups by rate, decay and rule.
+    """AdamW over the parameters that require gradients, in up to four groups.
 
-    Each group carries `peak_lr`, which `set_learning_rate` scales. With `matrices="muon"` the
-    matrices inside the blocks, TTT layers excepted, are in a group of Muon.
+    Each group carries `peak_lr`, which `set_learning_rate` scales.
     """
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         is_ttt = any(mark in f".{name}" for mark in _TTT)
         decays = parameter.ndim >= 2 and not any(mark in f".{name}" for mark in _NO_DECAY)
-        in_block = any(mark in name for mark in _BLOCKS)
-        is_muon = config.matrices == "muon" and parameter.ndim == 2 and in_block
-        is_muon = is_muon and decays and not is_ttt
-        groups.setdefault((is_ttt, decays, is_muon), []).append(parameter)
-    optimizer = MuonAdamW if config.matrices == "muon" else torch.optim.AdamW
-    return optimizer(
+        groups.setdefault((is_ttt, decays), []).append(parameter)
+    return torch.optim.AdamW(
         [
             {
                 "params": parameters,
                 "lr": config.ttt_lr if is_ttt else config.lr,
                 "peak_lr": config.ttt_lr if is_ttt else config.lr,
                 "weight_decay": config.weight_decay if decays else 0.0,
-                "muon": is_muon,
             }
-            for (is_ttt, decays, is_muon), parameters in sorted(groups.items())
+            for (is_ttt, decays), parameters in sorted(groups.items())
         ],
         betas=(config.beta1, config.beta2),
         eps=config.eps,
