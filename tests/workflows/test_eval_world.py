@@ -91,7 +91,7 @@ class Stop(Silent):
             raise Killed
 
 
-@pytest.mark.parametrize("clips", [0, 1, 3])
+@pytest.mark.parametrize("clips", [pytest.param(0, marks=pytest.mark.slow), 1, 3])
 def test_a_killed_run_goes_on_and_ends_the_same(
     clips: int, tiny_data: TinyData, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +123,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert [p.name for p in tmp_path.iterdir()] == ["world.json"]
 
 
+@pytest.mark.slow
 def test_frames_of_the_sheet_are_made_again_after_a_kill(
     tiny_data: TinyData, made: Path, tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_frames_of_the_sheet_are_made_again_after_a_kill(
     assert config.out.read_bytes() == made.read_bytes()
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_not_taken(
     tiny_data: TinyData, made: Path, tmp_path: Path
 ) -> None:
