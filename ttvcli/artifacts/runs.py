@@ -159,9 +159,9 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
-    """The numbers of the newest line of `metrics.jsonl`, without its step; or nothing."""
+    """The newest line of `metrics.jsonl`, or nothing."""
     lines = read_metrics(folder)
-    return {name: value for name, value in lines[-1].items() if name != "step"} if lines else {}
+    return lines[-1] if lines else {}
 
 
 def keep_metrics_before(folder: Path, steps_done: int) -> None:

@@ -199,6 +199,7 @@ def _train(config: TrainConfig, folder: Path, task: Task, progress: Progress) ->
     first = _restore(config, folder, task)
     last = max(first, min(config.stop_after or config.steps, config.steps))
     numbers = runs.last_metrics(folder)
+    numbers.pop("step", None)  # the result has it
     if first < last:
         numbers = _loop(config, folder, task, first, last, progress)
     model = folder / "model"
