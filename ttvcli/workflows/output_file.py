@@ -1,7 +1,7 @@
 """Refuse an output file that could not be written, before any work is done for it."""
 
-import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from ttvcli.errors import UsageError
 
@@ -29,7 +29,10 @@ def check_output_file(path: Path, suffix: str, flag: str) -> None:
         raise UsageError(
             f"{flag} cannot be written: {folder} is a file, not a folder", where=str(path)
         )
-    if not os.access(folder, os.W_OK | os.X_OK):
+    try:  # permissions alone do not tell: root may write anywhere, but not into /proc
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
         raise UsageError(
-            f"{flag} cannot be written: no permission", where=str(folder), fix="another folder"
-        )
+            f"{flag} cannot be written: {error.strerror}", where=str(folder), fix="another folder"
+        ) from error
