@@ -60,6 +60,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
         ],
         betas=(config.beta1, config.beta2),
         eps=config.eps,
+        fused=True,
     )
 
 

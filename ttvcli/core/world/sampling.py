@@ -17,16 +17,17 @@ from ttvcli.core.world.scene import SEGMENT_SECONDS, Scene, Segment, WorldObject
 from ttvcli.core.world.vocabulary import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, held_out
 
 SPLITS = ("train", "heldout", "all")
-TWO_OBJECTS_SHARE = 0.3
+TWO_OBJECTS_SHARE = 0.15
 MARGIN = 0.015  # kept free between an object and the border
 BEYOND = 0.04  # between the border and an object that left, so that its last frame is empty
 MIN_TRAVEL = 0.35
 MIN_BOUNCE, MIN_ORBIT = 0.25, 0.15
-RADIUS = (0.15, 0.22)
+# Large enough that the points of a star can be told apart in 64 x 64 pixels.
+RADIUS, PAIR_RADIUS = (0.18, 0.24), (0.15, 0.18)
 # What growing and shrinking may lead to; a shrunken object grows again before it moves.
 MIN_RADIUS, MIN_MOVING_RADIUS, MAX_RADIUS = 0.09, 0.11, 0.36
 _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-_MOMENTS = np.linspace(0, 1, 25)
+_MOMENTS = np.linspace(0, 1, 97)  # fine enough for the turning points of a bounce
 _TRIES = 40
 _PLACES = 8
 
@@ -40,7 +41,7 @@ def sample_scene(
     """Draw a captioned clip of `seconds` (a multiple of 3) with one or two objects.
 
     "train" holds no held-out combination; in "heldout" every combination is held out and each
-    segment is a scene of its own. `objects=None` mixes one (70 %) and two (30 %).
+    segment is a scene of its own. `objects=None` mixes one (85 %) and two (15 %).
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
@@ -132,7 +133,7 @@ def _start(
     half: tuple[bool, int] | None,
 ) -> WorldObject | None:
     """Put an object somewhere from where it can make its motion."""
-    low, high = RADIUS if half is None else (RADIUS[0], 0.18)
+    low, high = RADIUS if half is None else PAIR_RADIUS
     for _ in range(_PLACES):
         radius = _uniform(rng, low, high)
         if motion in ("grow", "shrink"):
