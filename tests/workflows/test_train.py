@@ -333,6 +333,29 @@ def test_the_rate_of_ttt_layers_reaches_them_and_nothing_else(
     assert len(moved) > 2 * 8
 
 
+def test_frozen_weights_stay_and_latents_keep_their_scale(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
+    made = run(config(tiny_data, tmp_path / "run", "vae", steps=2, freeze="encoder."))
+    name = "vae/diffusion_pytorch_model.safetensors"
+    before, after = tensors(tiny_data.model / name), tensors(made.model / name)
+    moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert moved == {"decoder"}
+    folders = (tiny_data.model, made.model)
+    scales = {model_folder.read_config(folder, "vae")["scaling_factor"] for folder in folders}
+    assert len(scales) == 1
+
+
+@pytest.mark.parametrize(
+    ("freeze", "says"), [("encodr.", "no weight starts with"), ("encoder., decoder.", "nothing to")]
+)
+def test_freezing_nothing_or_everything_is_refused(
+    freeze: str, says: str, tiny_data: TinyData, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        run(config(tiny_data, tmp_path / "run", "vae", freeze=freeze))
+
+
 def test_the_norm_of_the_gradient_is_limited(tiny_data: TinyData, tmp_path: Path) -> None:
     def second_moment(clip: float) -> float:
         settings = OptimizerConfig(lr=1e-3, warmup_steps=0, clip_norm=clip)

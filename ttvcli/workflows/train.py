@@ -57,6 +57,10 @@ class TrainConfig:
     ssm: Literal["", "none", "ttt_linear", "ttt_mlp"] = field(
         default="", metadata={"help": "TTT layers to train with; empty keeps the model's"}
     )
+    freeze: str = field(
+        default="",
+        metadata={"help": "weights that stay as they are: beginnings of names, such as encoder."},
+    )
     steps: int = field(default=1000, metadata={"help": "optimizer steps of the whole run"})
     stop_after: int = field(
         default=0, metadata={"help": "stop early after this step, to be resumed; 0 does not"}
@@ -119,7 +123,10 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result; where and how far it runs are left out."""
-        return _without_place(plain(self))
+        values = _without_place(plain(self))
+        if not self.freeze:
+            del values["freeze"]  # runs from before there was such a setting go on
+        return values
 
 
 @dataclass(frozen=True)
@@ -248,8 +255,8 @@ def _check_same_run(config: TrainConfig, folder: Path, path: Path) -> None:
             where=str(path),
             fix="leave --force out, or choose another --out",
         )
-    there = _without_place(checkpoint.read_state(path)["settings"])
-    here = config.identity()
+    there = {"freeze": "", **_without_place(checkpoint.read_state(path)["settings"])}
+    here = {"freeze": "", **config.identity()}
     other = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
     if other:
         raise UsageError(

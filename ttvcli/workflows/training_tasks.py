@@ -132,6 +132,7 @@ def _network(config: "TrainConfig", progress: Progress) -> nn.Module:
 def _trainer(
     config: "TrainConfig", network: nn.Module, objective: Objective, device: torch.device
 ) -> Trainer:
+    _freeze(network, config.freeze)
     return Trainer(
         network.train().to(device),
         objective,
@@ -142,6 +143,25 @@ def _trainer(
         device=device,
         seed=config.seed,
     )
+
+
+def _freeze(network: nn.Module, beginnings: str) -> None:
+    """Take the weights whose names start with one of `beginnings` (commas between) out of training.
+
+    Raises:
+        UsageError: a beginning that no weight has, or nothing would be left to train.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    for start in filter(None, (part.strip() for part in beginnings.split(","))):
+        if not any(name.startswith(start) for name in names):
+            known = sorted({name.split(".")[0] + "." for name in names})
+            raise UsageError(
+                f"freeze: no weight starts with {start!r}", fix=f"names start with {known}"
+            )
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not name.startswith(start))
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UsageError(f"freeze {beginnings!r} leaves nothing to train", fix="freeze less")
 
 
 def _transformer(config: "TrainConfig", device: torch.device, progress: Progress) -> Task:
@@ -218,11 +238,13 @@ def _vae(config: "TrainConfig", device: torch.device, progress: Progress) -> Tas
         edge_weight=config.edge_weight,
         kl_weight=config.kl_weight,
     )
-    trainer = _trainer(config, _network(config, progress), objective, device)
+    network = _network(config, progress)
+    trainer = _trainer(config, network, objective, device)
 
     def export(out: Path) -> None:
         values = trainer.model.config.to_dict()  # type: ignore[operator, union-attr]
-        values["scaling_factor"] = _latent_scale(trainer, source)
+        if any(p.requires_grad for p in network.encoder.parameters()):  # type: ignore[union-attr]
+            values["scaling_factor"] = _latent_scale(trainer, source)
         if config.init == "model":
             base = model_folder.resolve_model(config.model)
             model_folder.copy_components(base, out, skip=("vae",))
