@@ -20,11 +20,14 @@ from ttvcli.artifacts import checkpoint, model_folder, runs
 from ttvcli.artifacts.embeddings import load_embeddings
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.tensor_file import Weights
+from ttvcli.core.models.vae.whitening import second_moment
 from ttvcli.core.training.loop import Trainer, step_generator
 from ttvcli.core.training.optim import OptimizerConfig, learning_rate
 from ttvcli.errors import Interrupted, UsageError
+from ttvcli.workflows import components
 from ttvcli.workflows.step import Silent
 from ttvcli.workflows.train import TrainConfig, TrainResult, run
+from ttvcli.workflows.training_data import PixelClips
 from ttvcli.workflows.training_tasks import build_task
 
 FAST = OptimizerConfig(lr=1e-3, ttt_lr=2e-3, lr_end=1e-4, warmup_steps=4)
@@ -344,6 +347,21 @@ def test_frozen_weights_stay_and_latents_keep_their_scale(
     folders = (tiny_data.model, made.model)
     scales = {model_folder.read_config(folder, "vae")["scaling_factor"] for folder in folders}
     assert len(scales) == 1
+
+
+def test_whitened_latents_have_unit_variance_in_every_direction(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
+    changes = {"steps": 1, "ema_decay": 0.0, "whiten_latents": True, "clip_frames": 17}
+    made = run(config(tiny_data, tmp_path / "run", "vae", **changes))
+    assert model_folder.read_config(made.model, "vae")["scaling_factor"] == 1.0
+    vae: Any = components.load(made.model, "vae")
+    source = PixelClips(tiny_data.clips, 17, 2**20)
+    pixels = source.batch(list(range(len(source))), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        moment = second_moment(vae.encode(pixels)[0])
+    assert torch.allclose(moment.diagonal(), torch.ones(len(moment)).double(), atol=0.5)
+    assert torch.linalg.eigvalsh(moment).min() > 0.2
 
 
 @pytest.mark.parametrize(

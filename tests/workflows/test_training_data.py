@@ -10,10 +10,10 @@ from helpers import run_ttv
 from tiny_model import TinyData
 
 from ttvcli.artifacts.embeddings import save_embeddings
-from ttvcli.artifacts.latents import save_latents
+from ttvcli.artifacts.latents import load_latents, save_latents
 from ttvcli.artifacts.manifest import write_manifest
 from ttvcli.core.video.encode import write_video
-from ttvcli.errors import ArtifactError
+from ttvcli.errors import ArtifactError, UsageError
 from ttvcli.workflows.training_data import LatentClips, PixelClips, batch_indices, prefetch
 
 
@@ -230,3 +230,27 @@ def test_batches_are_made_ahead_in_order_and_errors_arrive() -> None:
     endless.close()  # the thread stops making more
     count = len(made)
     assert count <= 4 + 5
+
+
+def test_windows_from_anywhere_lie_in_one_segment_and_bring_its_text(tmp_path: Path) -> None:
+    write_clips(tmp_path, [37])
+    whole, _, _ = load_latents(tmp_path / "latents" / "clip0.safetensors")
+    source = clips(tmp_path, latent_frames=5, anywhere=True)
+    seen = set()
+    for seed in range(120):
+        mean, _, text = source._window(*source._load(0), generator(seed))
+        starts = [i for i in range(33) if torch.equal(whole[:, i : i + 5], mean)]
+        assert len(starts) == 1
+        segment = int(text[0, 0, 0])
+        assert 12 * segment <= starts[0] <= 12 * segment + 8
+        assert text.shape == (1, 5, 8)
+        seen.add((segment, starts[0]))
+    assert len(seen) > 22  # of 27
+    assert source.batch([0, 0], generator()).latents.shape == (2, 5, 4, 2, 2)
+
+
+@pytest.mark.parametrize("frames", [0, 14])
+def test_windows_from_anywhere_fit_a_segment(tmp_path: Path, frames: int) -> None:
+    write_clips(tmp_path, [37])
+    with pytest.raises(UsageError, match="within a segment"):
+        clips(tmp_path, latent_frames=frames, anywhere=True)

@@ -29,12 +29,14 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("train", None),
     ("sample", None),
     ("eval.world", "eval"),
+    ("bench.sample", "bench"),
     ("info", None),
     ("doctor", None),
 )
 GROUPS = {
     "prep": "Make training data: render, clean, cut, caption and encode videos.",
     "eval": "Measure what a model makes.",
+    "bench": "Measure speed, side by side with named peers.",
 }
 READER_GONE = 141  # what a shell reports for a command that was writing when its reader left
 

@@ -84,13 +84,15 @@ def show_settings(output: Output, config: Any, step: str, origins: Mapping[str, 
 
 
 def report(output: Output, result: Any) -> None:
-    """Print a result; typer.Exit(5) if it lists failed items."""
+    """Print a result, its table first if it has one; typer.Exit(5) if it lists failed items."""
     failed = list(result.failed)
     if output.json:
         output.record(result.to_json())
     else:
         for item in failed:
             output.warn(f"skipped {item.get('item', '?')}: {item.get('reason', 'unknown')}")
+        if getattr(result, "table", None):
+            output.table(result.table)
         output.paths(result.paths)
     if failed:
         output.note(f"{len(failed)} failed")

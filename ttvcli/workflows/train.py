@@ -28,6 +28,8 @@ _NOT_OF_THE_RESULT = (
     *("out", "name", "stop_after", "resume", "force", "device", "threads"),
     *("checkpoint_every", "keep_last", "cache_gib"),
 )
+# Settings that came later, as runs from before have them: those go on.
+_LATER = {"freeze": "", "whiten_latents": False, "windows": "start"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,9 @@ class TrainConfig:
     frames: int = field(
         default=0, metadata={"help": "frames from the start of each clip to train on; 0 takes all"}
     )
+    windows: Literal["start", "anywhere"] = field(
+        default="start", metadata={"help": "where in a clip those frames lie"}
+    )
     clip_frames: int = field(default=9, metadata={"help": "frames of a VAE training clip"})
     caption_dropout: float = field(
         default=0.1, metadata={"help": "share of clips trained with the null text"}
@@ -78,6 +83,10 @@ class TrainConfig:
     mse_weight: float = field(default=2.0, metadata={"help": "VAE: weight of the squared error"})
     edge_weight: float = field(default=0.5, metadata={"help": "VAE: weight of the edge term"})
     kl_weight: float = field(default=2e-4, metadata={"help": "VAE: weight of the KL term"})
+    whiten_latents: bool = field(
+        default=False,
+        metadata={"help": "VAE: give the latents of the model folder unit variance throughout"},
+    )
     cache_gib: float = field(
         default=2.0, metadata={"help": "memory for clips already read, in GiB"}
     )
@@ -124,9 +133,7 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result; where and how far it runs are left out."""
         values = _without_place(plain(self))
-        if not self.freeze:
-            del values["freeze"]  # runs from before there was such a setting go on
-        return values
+        return {k: v for k, v in values.items() if _LATER.get(k, ...) != v}
 
 
 @dataclass(frozen=True)
@@ -255,8 +262,8 @@ def _check_same_run(config: TrainConfig, folder: Path, path: Path) -> None:
             where=str(path),
             fix="leave --force out, or choose another --out",
         )
-    there = {"freeze": "", **_without_place(checkpoint.read_state(path)["settings"])}
-    here = {"freeze": "", **config.identity()}
+    there = {**_LATER, **_without_place(checkpoint.read_state(path)["settings"])}
+    here = {**_LATER, **config.identity()}
     other = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
     if other:
         raise UsageError(

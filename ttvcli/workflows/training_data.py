@@ -155,6 +155,7 @@ class LatentClips:
         latent_frames: train on this many frames from the start of each clip, and on the texts of
             their segments; 0 takes all. The first frames of a clip do not depend on later ones,
             so no encoding is needed.
+        anywhere: take those frames from a random place of a random segment instead.
         cache_bytes: memory for clips already read.
         vae_hash, text_encoder_hash: of the model being trained.
 
@@ -171,8 +172,15 @@ class LatentClips:
         vae_hash: str,
         text_encoder_hash: str,
         latent_frames: int = 0,
+        anywhere: bool = False,
         cache_bytes: int = 0,
     ) -> None:
+        if anywhere and not 1 <= latent_frames <= LATENTS_PER_SEGMENT + 1:
+            raise UsageError(
+                f"windows from anywhere lie within a segment of 3 s, got {latent_frames} latents",
+                fix="--set frames=17, or any other 4k+1 up to 49",
+            )
+        self.anywhere = anywhere
         self.room = cache_bytes
         self.cache: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self.latent_frames = latent_frames
@@ -213,7 +221,7 @@ class LatentClips:
     def batch(self, indices: list[int], generator: torch.Generator) -> LatentBatch:
         latents, text = [], []
         for index in indices:
-            mean, logvar, embedded = self._load(index)
+            mean, logvar, embedded = self._window(*self._load(index), generator)
             drawn = sample_posterior(mean.float(), logvar.float(), generator)
             latents.append(drawn.transpose(0, 1) * self.scaling_factor)
             text.append(embedded.float())
@@ -226,6 +234,19 @@ class LatentClips:
             )
         return LatentBatch(torch.stack(latents), torch.stack(text))
 
+    def _window(
+        self, mean: Tensor, logvar: Tensor, embedded: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """With `anywhere` the frames and the text of a random window, else all that was loaded."""
+        if not self.anywhere:
+            return mean, logvar, embedded
+        segment = int(torch.randint(len(embedded), (), generator=generator))
+        first = LATENTS_PER_SEGMENT * segment
+        free = min(LATENTS_PER_SEGMENT + 1, mean.shape[1] - first) - self.latent_frames
+        first += int(torch.randint(free + 1, (), generator=generator))
+        frames = slice(first, first + self.latent_frames)
+        return mean[:, frames], logvar[:, frames], embedded[segment : segment + 1]
+
     def _load(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log-variance [C, T, H, W] and text [S, L, E] of a clip, checked for age."""
         if index in self.cache:
@@ -234,13 +255,13 @@ class LatentClips:
         path = self.latents / record["path"]
         mean, logvar, about = load_latents(path)
         self._check("vae", about.get("vae_hash"), path)
-        frames = self.latent_frames or mean.shape[1]
+        frames = mean.shape[1] if self.anywhere else self.latent_frames or mean.shape[1]
         text_path = self.text / self.text_paths[record["id"]]
         embedded, _, about = load_embeddings(text_path)
         self._check("text encoder", about.get("encoder_hash"), text_path)
-        if frames > mean.shape[1]:
+        if max(frames, self.latent_frames) > mean.shape[1]:
             raise ArtifactError(
-                f"has {mean.shape[1]} latent frames, the run needs {frames}",
+                f"has {mean.shape[1]} latent frames, the run needs {self.latent_frames}",
                 where=str(path),
                 fix="lower --set frames, or encode longer clips",
             )

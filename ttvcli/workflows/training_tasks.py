@@ -4,6 +4,7 @@ A task brings together the network, its objective, where its batches come from, 
 weights become a model folder.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.presets import load_preset
 from ttvcli.artifacts.schema import settings_hash
 from ttvcli.core.device import DTYPES
+from ttvcli.core.models.vae.whitening import whiten
 from ttvcli.core.training import objectives
 from ttvcli.core.training.loop import Objective, Trainer, step_generator
 from ttvcli.errors import UsageError
@@ -179,7 +181,8 @@ def _transformer(config: "TrainConfig", device: torch.device, progress: Progress
 
     def export(out: Path) -> None:
         model_folder.copy_components(base, out, skip=("transformer",))
-        _write_network(out, config, trainer, trainer.model.config.to_dict())  # type: ignore
+        values = trainer.model.config.to_dict()  # type: ignore[operator, union-attr]
+        _write_network(out, config, _final_weights(trainer), values)
 
     made_from = {
         "latents": settings_hash([r.get("sha256", r["id"]) for r in source.records]),
@@ -203,6 +206,7 @@ def _latent_clips(config: "TrainConfig") -> LatentClips:
         vae_hash=model_folder.component_hash(base, "vae"),
         text_encoder_hash=model_folder.component_hash(base, "text_encoder"),
         latent_frames=_latent_frames(config, vae),
+        anywhere=config.windows == "anywhere",
         cache_bytes=int(config.cache_gib * 2**30),
     )
     tokens = source.null_text().shape[1]
@@ -243,8 +247,15 @@ def _vae(config: "TrainConfig", device: torch.device, progress: Progress) -> Tas
 
     def export(out: Path) -> None:
         values = trainer.model.config.to_dict()  # type: ignore[operator, union-attr]
-        if any(p.requires_grad for p in network.encoder.parameters()):  # type: ignore[union-attr]
-            values["scaling_factor"] = _latent_scale(trainer, source)
+        averaged = _averaged(trainer)
+        is_new = any(p.requires_grad for p in network.encoder.parameters())  # type: ignore
+        if is_new or config.whiten_latents:
+            means, logvars = _posteriors(averaged, source, trainer)
+            # Scaled latents have unit variance: all together, or in every direction.
+            values["scaling_factor"] = round(1.0 / float(means.std()), 6)
+            if config.whiten_latents:
+                whiten(averaged, means, logvars)
+                values["scaling_factor"] = 1.0
         if config.init == "model":
             base = model_folder.resolve_model(config.model)
             model_folder.copy_components(base, out, skip=("vae",))
@@ -252,26 +263,30 @@ def _vae(config: "TrainConfig", device: torch.device, progress: Progress) -> Tas
             preset = load_preset("model", config.architecture)
             model_folder.write_config(out, "scheduler", preset["scheduler"])
             model_folder.write_about(out, preset.get("ttv", {}))
-        _write_network(out, config, trainer, values)
+        _write_network(out, config, averaged.state_dict(), values)
 
     made_from = {"clips": settings_hash([r["sha256"] for r in source.records])}
     return Task(trainer, source, made_from, export)
 
 
-def _latent_scale(trainer: Trainer, source: Source) -> float:
-    """1 / standard deviation of the posterior means, so that scaled latents have unit variance."""
-    network = trainer.model
-    trained = {name: value.clone() for name, value in network.state_dict().items()}
-    if trainer.ema is not None:
-        network.load_state_dict(trainer.ema.merged_state_dict(network))
-    means = []
-    with torch.no_grad():
-        for start in range(0, min(_SCALE_CLIPS, len(source)), 8):
-            chosen = list(range(start, min(start + 8, len(source))))
-            pixels = source.batch(chosen, step_generator(trainer.seed, start))
-            means.append(network.encode(pixels.to(trainer.device))[0].cpu())  # type: ignore
-    network.load_state_dict(trained)
-    return round(1.0 / float(torch.cat(means).std()), 6)
+def _averaged(trainer: Trainer) -> Any:
+    """A copy of the network with the averaged weights (the trained ones without an average)."""
+    network = copy.deepcopy(trainer.model)
+    network.load_state_dict(_final_weights(trainer))
+    return network
+
+
+def _posteriors(network: Any, source: Source, trainer: Trainer) -> tuple[Tensor, Tensor]:
+    """Means and log-variances [clips, Z, T, H, W] of some training clips, on the CPU."""
+    means, logvars = [], []
+    for start in range(0, min(_SCALE_CLIPS, len(source)), 8):
+        chosen = list(range(start, min(start + 8, len(source))))
+        pixels = source.batch(chosen, step_generator(trainer.seed, start))
+        with torch.no_grad():
+            mean, logvar = network.encode(pixels.to(trainer.device))
+        means.append(mean.cpu())
+        logvars.append(logvar.cpu())
+    return torch.cat(means), torch.cat(logvars)
 
 
 def _text_encoder(config: "TrainConfig", device: torch.device, progress: Progress) -> Task:
@@ -300,18 +315,26 @@ def _text_encoder(config: "TrainConfig", device: torch.device, progress: Progres
     def export(out: Path) -> None:
         model_folder.copy_components(base, out, skip=("text_encoder", "tokenizer"))
         model_folder.write_file(out, "tokenizer/spiece.model", spiece)
-        _write_network(out, config, trainer, values, prefix="encoder.")
+        _write_network(out, config, _final_weights(trainer), values, prefix="encoder.")
 
     made_from = {"tokenizer": settings_hash(list(spiece))}
     return Task(trainer, source, made_from, export)
 
 
-def _write_network(
-    out: Path, config: "TrainConfig", trainer: Trainer, values: dict[str, Any], prefix: str = ""
-) -> None:
-    """Write the averaged weights (the trained ones without an average) into a model folder."""
+def _final_weights(trainer: Trainer) -> dict[str, Tensor]:
+    """The averaged weights, or the trained ones without an average."""
     network = trainer.model
-    state = trainer.ema.merged_state_dict(network) if trainer.ema else network.state_dict()
+    return trainer.ema.merged_state_dict(network) if trainer.ema else network.state_dict()
+
+
+def _write_network(
+    out: Path,
+    config: "TrainConfig",
+    state: dict[str, Tensor],
+    values: dict[str, Any],
+    prefix: str = "",
+) -> None:
+    """Write the weights whose names start with `prefix` into a model folder, without it."""
     dtype = DTYPES[config.export_dtype]
     chosen = {
         name.removeprefix(prefix): value.to("cpu", dtype).contiguous()

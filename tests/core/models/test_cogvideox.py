@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ttvcli.core.models.cogvideox import FAMILY, CogVideoXConfig, attention
@@ -302,3 +303,17 @@ def test_short_windows_in_bfloat16_attend_as_the_fused_kernel_does(
         scale = true.norm()
         assert (ours - true).norm() < 0.015 * scale
         assert (fused - true).norm() < 0.015 * scale
+
+
+def test_long_windows_in_bfloat16_attend_in_blocks_as_exactly_as_bfloat16_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "LONG_WINDOW", 100)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 601, 16, generator=generator) for _ in range(3))
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    low = [x.bfloat16() for x in (q, k, v)]
+    blocks = attention.attend(*low)
+    assert not torch.equal(blocks, F.scaled_dot_product_attention(*low))  # it is the other way
+    assert (blocks - exact).norm() < 0.015 * exact.norm()
+    assert torch.equal(attention.attend(q, k, v), F.scaled_dot_product_attention(q, k, v))

@@ -1,0 +1,75 @@
+"""`ttv bench sample`: the speed of sampling beside diffusers."""
+
+from typing import Annotated
+
+import typer
+
+from ttvcli.cli.options import (
+    ConfigFile,
+    Device,
+    DryRun,
+    Json,
+    Out,
+    Quiet,
+    Set,
+    ShowConfig,
+    Threads,
+)
+from ttvcli.cli.run_step import execute
+
+Against = Annotated[str | None, typer.Option("--against", help="Compare with: diffusers.")]
+Rows = Annotated[
+    str | None, typer.Option("--rows", help="Rows to measure, commas between; default all.")
+]
+Dtypes = Annotated[str | None, typer.Option("--dtypes", help="Number formats: fp32,bf16.")]
+Repeats = Annotated[int | None, typer.Option("--repeats", help="Timed runs of a side.", min=1)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("sample")
+    def sample(
+        out: Out = None,
+        against: Against = None,
+        rows: Rows = None,
+        dtypes: Dtypes = None,
+        repeats: Repeats = None,
+        device: Device = None,
+        threads: Threads = None,
+        json: Json = False,
+        quiet: Quiet = False,
+        dry_run: DryRun = False,
+        show_config: ShowConfig = False,
+        sets: Set = None,
+        config: ConfigFile = None,
+    ) -> None:
+        """Time VAE, transformer layers and a whole small pipeline beside diffusers.
+
+        Both sides of a row run on the same random weights, have to agree first, and then take
+        turns. Prints medians and ratios; above 1, ttv is quicker. Rows: vae-encode-128,
+        vae-decode-128, vae-encode-256, vae-decode-256, layers, pipeline.
+
+        \b
+        Examples:
+          ttv bench sample --threads 2 -o rows.jsonl
+          ttv bench sample --rows vae-decode-128,pipeline --dtypes bf16 --json
+        """
+        execute(
+            "bench_sample",
+            {
+                "out": out,
+                "against": against,
+                "rows": rows,
+                "dtypes": dtypes,
+                "repeats": repeats,
+                "device": device,
+                "threads": threads,
+            },
+            json=json,
+            quiet=quiet,
+            dry_run=dry_run,
+            show_config=show_config,
+            sets=sets,
+            config_file=config,
+        )
