@@ -12,8 +12,8 @@ from ttvcli.core.models.vae.config import VAEConfig
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.parity
 
-FRAMES = (1, 5, 8, 9, 13, 16, 17, 49)
-LATENT_FRAMES = (1, 2, 3, 4, 5, 13)
+FRAMES = (1, 5, 8, 9, 13, 16, 17, 49, 81)
+LATENT_FRAMES = (1, 2, 3, 4, 5, 13, 21)
 SIZES = ((16, 16), (24, 40))
 
 
