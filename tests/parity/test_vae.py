@@ -101,6 +101,18 @@ def test_in_double_precision_nothing_but_rounding_differs(frames: int) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("frames", LATENT_FRAMES)
+def test_an_odd_number_of_latent_frames_loses_three_frames_and_an_even_one_none(
+    pair: tuple[CausalVAE, Any], frames: int
+) -> None:
+    expected = 4 * frames - 3 if frames % 2 else 4 * frames
+    latents = random_latents(frames, 16, 16)
+    for vae in pair:
+        decoded = vae.decode(latents)
+        assert getattr(decoded, "sample", decoded).shape[2] == expected
+
+
+@torch.inference_mode()
 def test_the_time_chunks_are_part_of_the_model(pair: tuple[CausalVAE, Any]) -> None:
     ours, theirs = pair
     clip = pixels(17, 16, 16)

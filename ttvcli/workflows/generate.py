@@ -151,12 +151,11 @@ def velocity(
     """
     batch = torch.full((len(x),), timestep, device=x.device)
     x = x.to(text.dtype)
-    ofs = None
     if image is not None:
         copies = image.to(text.dtype).repeat(len(x) // len(image), 1, 1, 1, 1)
         x = torch.cat([x, copies], dim=2)
-    if network.config.ofs_embed_dim is not None:
-        ofs = x.new_full((1,), OFS)
+    config: Any = network.config
+    ofs = None if config.ofs_embed_dim is None else x.new_full((1,), OFS)
     return network(x, text, batch, ofs)
 
 
