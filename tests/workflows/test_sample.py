@@ -149,6 +149,8 @@ CHANGES = [
     ("--negative", "a blue star"),
     ("--sampler", "dpm++2m-sde"),
     ("--size", "32x16"),
+    ("--set", "null_text=zero"),
+    ("--set", f"text_tokens={TOKENS - 1}"),
     ("--set", "crf=40"),
 ]
 

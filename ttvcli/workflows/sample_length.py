@@ -140,7 +140,7 @@ def _clip_frames(config: "SampleConfig", fps: int, trained: int) -> int:
         _check_longest(seconds)
         wanted = round(seconds * fps) + 1
         if wanted != _whole_chunks(wanted) or not math.isclose(seconds * fps, wanted - 1):
-            near = _whole_chunks(wanted + FRAMES_PER_CHUNK // 2)
+            near = max(_whole_chunks(wanted + FRAMES_PER_CHUNK // 2), FRAMES_PER_CHUNK + 1)
             raise UsageError(
                 f"--seconds {seconds:g} at {fps} frames per second: the number of frames must be "
                 f"a multiple of {FRAMES_PER_CHUNK}, and one for the start",
