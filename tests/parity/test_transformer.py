@@ -4,11 +4,13 @@ Every weight is random: default norms (1 and 0) would hide a missing affine. `ti
 inputs by 1e-3, where the eps of a LayerNorm is visible: at full amplitude a wrong one passes.
 """
 
+import copy
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from variant_folders import TRANSFORMER, VARIANTS, randomise
 
 from ttvcli.core.models.cogvideox import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
@@ -16,63 +18,13 @@ from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.parity
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "2b": {},
-    "5b": {"use_rotary_positional_embeddings": True},
-    "5b-i2v": {
-        "use_rotary_positional_embeddings": True,
-        "use_learned_positional_embeddings": True,
-        "in_channels": 8,
-    },
-    "1.5": {
-        "use_rotary_positional_embeddings": True,
-        "patch_size_t": 2,
-        "patch_bias": False,
-        "sample_width": 20,
-        "sample_height": 20,
-    },
-    "1.5-i2v": {
-        "use_rotary_positional_embeddings": True,
-        "patch_size_t": 2,
-        "patch_bias": False,
-        "sample_width": 20,
-        "sample_height": 20,
-        "in_channels": 8,
-        "ofs_embed_dim": 24,
-    },
-}
-COMMON = {
-    "num_attention_heads": 3,
-    "attention_head_dim": 16,
-    "in_channels": 4,
-    "out_channels": 4,
-    "time_embed_dim": 24,
-    "text_embed_dim": 32,
-    "num_layers": 3,
-    "sample_width": 12,
-    "sample_height": 8,
-    "sample_frames": 9,
-    "max_text_seq_length": 10,
-}
+COMMON = {**TRANSFORMER, "num_layers": 3, "max_text_seq_length": 10}
 # fp32 relative L2 error; torch sums the same numbers in another order at most
 TOLERANCE = 1e-5
 CASES = ("base", "tiny_amp", "othersize")
 
 
-def randomise(model: nn.Module, generator: torch.Generator) -> None:
-    with torch.no_grad():
-        for name, tensor in sorted(model.state_dict().items()):
-            noise = torch.randn(tensor.shape, generator=generator)
-            if tensor.ndim == 1:
-                is_gain = name.endswith("weight")
-                tensor.copy_(1 + 0.2 * noise if is_gain else 0.1 * noise)
-            elif name.endswith("pos_embedding"):
-                tensor.copy_(0.1 * noise)
-            else:
-                tensor.copy_(noise / tensor[0].numel() ** 0.5)
-
-
-def rotary_of_pipeline(model: nn.Module, frames: int, rows: int, columns: int) -> Any:
+def rotary_of_pipeline(model: Any, frames: int, rows: int, columns: int) -> Any:
     """The tables a diffusers pipeline hands to its transformer."""
     from diffusers.models.embeddings import get_3d_rotary_pos_embed
     from diffusers.pipelines.cogvideo import pipeline_cogvideox
@@ -109,8 +61,7 @@ def variant(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """A variant's name and a diffusers transformer of it with random weights."""
     values = {**COMMON, **VARIANTS[request.param]}
     model = diffusers.CogVideoXTransformer3DModel(**values)
-    randomise(model, torch.Generator().manual_seed(0))
-    return request.param, model.eval()
+    return request.param, randomise(model, torch.Generator().manual_seed(0))
 
 
 def ours(public: Any, **changes: Any) -> CogVideoXTransformer:
@@ -146,6 +97,20 @@ def test_a_wrong_eps_is_seen_at_small_amplitude(variant: tuple[str, Any]):
     name, public = variant
     wrong = ours(public, norm_eps=1e-6)
     assert relative_error(name, public, wrong, "tiny_amp") > TOLERANCE
+
+
+def test_the_norms_of_queries_and_keys_have_an_eps_of_their_own(variant: tuple[str, Any]):
+    name, public = variant
+    faint = copy.deepcopy(public)
+    with torch.no_grad():
+        for block in faint.transformer_blocks:  # so faint that an eps of 1e-6 shows
+            block.attn1.to_q.weight.mul_(1e-3)
+            block.attn1.to_q.bias.mul_(1e-3)
+    model = ours(faint)
+    assert relative_error(name, faint, model, "base") < TOLERANCE
+    for block in model.transformer_blocks:
+        block.attn1.norm_q.eps = public.config.norm_eps
+    assert relative_error(name, faint, model, "base") > TOLERANCE
 
 
 def test_gradients_equal_diffusers(variant: tuple[str, Any]):

@@ -12,8 +12,8 @@ from ttvcli.core.models.vae.config import VAEConfig
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.parity
 
-FRAMES = (1, 5, 8, 9, 13, 16, 17, 49)
-LATENT_FRAMES = (1, 2, 3, 4, 5, 13)
+FRAMES = (1, 5, 8, 9, 13, 16, 17, 49, 81)
+LATENT_FRAMES = (1, 2, 3, 4, 5, 13, 21)
 SIZES = ((16, 16), (24, 40))
 
 
@@ -98,6 +98,18 @@ def test_in_double_precision_nothing_but_rounding_differs(frames: int) -> None:
     ours, theirs = both(small_config(), torch.float64)
     latents = random_latents(frames, 24, 16).double()
     assert worst(ours.decode(latents), theirs.decode(latents).sample) <= 1e-14
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("frames", LATENT_FRAMES)
+def test_an_odd_number_of_latent_frames_loses_three_frames_and_an_even_one_none(
+    pair: tuple[CausalVAE, Any], frames: int
+) -> None:
+    expected = 4 * frames - 3 if frames % 2 else 4 * frames
+    latents = random_latents(frames, 16, 16)
+    for vae in pair:
+        decoded = vae.decode(latents)
+        assert getattr(decoded, "sample", decoded).shape[2] == expected
 
 
 @torch.inference_mode()

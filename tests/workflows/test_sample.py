@@ -149,6 +149,8 @@ CHANGES = [
     ("--negative", "a blue star"),
     ("--sampler", "dpm++2m-sde"),
     ("--size", "32x16"),
+    ("--set", "null_text=zero"),
+    ("--set", f"text_tokens={TOKENS - 1}"),
     ("--set", "crf=40"),
 ]
 
@@ -355,7 +357,7 @@ def test_what_cannot_work_is_one_clear_error(
     ("component", "change", "says"),
     [
         ("transformer", {"num_heads": 3}, "unknown key 'num_heads'"),
-        ("transformer", {"in_channels": 8}, "reads 8 channels, the VAE makes 4"),
+        ("transformer", {"in_channels": 12}, "reads 12 channels, the VAE makes 4"),
         ("transformer", {"num_layers": 3}, "weights do not fit the config"),
         ("scheduler", {"beta_schedule": "sine"}, "sine"),
     ],

@@ -27,6 +27,7 @@ KINDS = {
     "embeddings": "folder of text embeddings with a manifest",
     "checkpoint": "training checkpoint",
     "run": "training run",
+    "sampling": "state of an unfinished sampling run",
     "video": "generated video with its sidecar",
     "report": "measurements of a model",
 }

@@ -11,6 +11,7 @@ from ttvcli.cli.options import (
     DryRun,
     Dtype,
     Force,
+    Frames,
     Gpu,
     Guidance,
     Json,
@@ -34,6 +35,10 @@ Prompt = Annotated[
 StoryboardFile = Annotated[
     Path | None, typer.Option("--storyboard", help="File with one text for each 3 s segment.")
 ]
+Image = Annotated[
+    Path | None, typer.Option("--image", help="First frame, for an image-to-video model.")
+]
+Fps = Annotated[int | None, typer.Option("--fps", help="Frames per second of one clip.", min=1)]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpm++2m or dpm++2m-sde.")]
 GuidanceMode = Annotated[
     str | None,
@@ -53,7 +58,10 @@ def register(app: typer.Typer) -> None:
         storyboard: StoryboardFile = None,
         out: Out = None,
         model: Model = None,
+        image: Image = None,
         seconds: Seconds = None,
+        frames: Frames = None,
+        fps: Fps = None,
         size: Size = None,
         steps: Steps = None,
         guidance: Guidance = None,
@@ -87,6 +95,7 @@ def register(app: typer.Typer) -> None:
           ttv sample --config film.json -o same.mp4
           echo "a green ring grows" | ttv sample - -o ring.mp4
           ttv sample "a dog playing fetch" --model path/to/CogVideoX-5b --dry-run
+          ttv sample "it wakes up" --image cat.png --model path/to/CogVideoX-5b-I2V -o cat.mp4
         """
         execute(
             "sample",
@@ -95,7 +104,10 @@ def register(app: typer.Typer) -> None:
                 "storyboard": storyboard,
                 "out": out,
                 "model": model,
+                "image": image,
                 "seconds": seconds,
+                "frames": frames,
+                "fps": fps,
                 "size": size,
                 "steps": steps,
                 "guidance": guidance,

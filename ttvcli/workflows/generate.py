@@ -23,12 +23,15 @@ from ttvcli.core.diffusion.parameterization import denoiser
 from ttvcli.core.video.contact_sheet import contact_sheet, evenly_spaced
 from ttvcli.core.video.encode import write_video
 from ttvcli.workflows import components
+from ttvcli.workflows.first_frame import load_pixels
 from ttvcli.workflows.sample_request import Request
+from ttvcli.workflows.sample_state import StateFile
 from ttvcli.workflows.step import Progress
 
 if TYPE_CHECKING:
     from ttvcli.workflows.sample import SampleConfig
 
+OFS = 2.0  # what CogVideoX-1.5-I2V was trained with, always
 _SHEET_SIDE = 128  # small frames are enlarged to about this on the contact sheet
 
 
@@ -73,15 +76,19 @@ def text_branches(requests: Sequence[Request], device: torch.device) -> tuple[Te
     negatives = [request.board.negatives for request in requests]
     rows = encode_texts(requests[0], [t for texts in prompts + negatives for t in texts], device)
     text = torch.stack([torch.stack([rows[t] for t in texts]) for texts in prompts])
-    if requests[0].about.get("null_text") == "zero":
+    if requests[0].config.null_text == "zero":
         rows[""] = torch.zeros_like(text[0, 0])
     null = torch.stack([torch.stack([rows[t] for t in texts]) for texts in negatives])
     return text, null
 
 
 @torch.inference_mode()
-def generate_latents(requests: Sequence[Request], progress: Progress) -> Tensor:
-    """Denoise one video for each request; they may differ in texts and seed only.
+def generate_latents(
+    requests: Sequence[Request], progress: Progress, unfinished: StateFile | None = None
+) -> Tensor:
+    """Denoise one video for each request; they may differ in texts, image and seed only.
+
+    With `unfinished`, goes on from the state it holds, and keeps it up to date.
 
     Returns:
         Unscaled latents [B, C, T, H, W] float32 on the CPU.
@@ -90,6 +97,9 @@ def generate_latents(requests: Sequence[Request], progress: Progress) -> Tensor:
     _use_threads(config)
     device = components.device_named(config.device)
     text, null = text_branches(requests, device)
+    generators = [torch.Generator("cpu").manual_seed(r.config.seed) for r in requests]
+    # The image draws before the noise does, as in the public pipeline.
+    image = image_latents(requests, generators) if config.image is not None else None
     network = components.load(request.folder, "transformer", dtype=config.dtype, device=device)
     schedule = components.load_schedule(request.folder)
     assert config.steps is not None  # settled by `check`, as is the next
@@ -97,26 +107,78 @@ def generate_latents(requests: Sequence[Request], progress: Progress) -> Tensor:
     steps, scale = config.steps, config.guidance
 
     def predict(x: Tensor, timestep: int, text: Tensor) -> Tensor:
-        batch = torch.full((len(x),), timestep, device=device)
-        return network(x.to(text.dtype), text, batch)
+        return velocity(network, x, timestep, text, image)
 
     scale_at = catalog.get("guidance", str(config.guidance_mode))(scale)
     predict_v = guidance.guide(predict, null, text, scale_at, steps)
-    generators = [torch.Generator("cpu").manual_seed(r.config.seed) for r in requests]
-    noise = draw_noise((len(requests), *request.latent_shape), generators, device=device)
+    frames, *rest = request.latent_shape
+    shape = (len(requests), request.front_frames + frames, *rest)
+    noise = draw_noise(shape, generators, device=device)
     sampler = catalog.get("sampler", str(config.sampler))
-    progress.start("denoising", total=steps, unit="steps")
+    state = unfinished.load() if unfinished is not None else None
+    done = state.next_step if state is not None else 0
+    progress.start("denoising", total=steps, unit="steps", done=done)
+
+    def after_step(event: dict[str, Any]) -> None:
+        if unfinished is not None:
+            unfinished.update(event["state"])
+        progress.advance()
+
     clean = sampler(
         denoiser(predict_v, schedule),
         noise,
         schedule,
         steps,
         generator=generators,
-        callback=lambda _: progress.advance(),
+        state=state,
+        callback=after_step,
+        previous=config.step_rule,
     )
     progress.finish()
-    latents = clean.transpose(1, 2).float().cpu().contiguous()
+    latents = clean[:, request.front_frames :].transpose(1, 2).float().cpu().contiguous()
     return latents / components.scaling_factor(request.vae)
+
+
+def velocity(
+    network: nn.Module, x: Tensor, timestep: int, text: Tensor, image: Tensor | None
+) -> Tensor:
+    """One call of the transformer, for as many copies of the batch as guidance evaluates.
+
+    Args:
+        x: noisy latents [kB, T, C, H, W].
+        text: [kB, S, L, E], whose dtype is that of the network.
+        image: latents [B, T, C, H, W] of the first frame, for image-to-video.
+    """
+    batch = torch.full((len(x),), timestep, device=x.device)
+    x = x.to(text.dtype)
+    if image is not None:
+        copies = image.to(text.dtype).repeat(len(x) // len(image), 1, 1, 1, 1)
+        x = torch.cat([x, copies], dim=2)
+    config: Any = network.config
+    ofs = None if config.ofs_embed_dim is None else x.new_full((1,), OFS)
+    return network(x, text, batch, ofs)
+
+
+def image_latents(requests: Sequence[Request], generators: Sequence[torch.Generator]) -> Tensor:
+    """First frames as the transformer reads them, [B, T, C, H, W]: at the first place, then zeros.
+
+    For CogVideoX-1.5 the first place is the frame that fills the patch in front of the clip. Drawn
+    from the VAE's posterior, as in the public pipeline.
+    """
+    request = requests[0]
+    vae = load_vae(request)
+    device = components.device_named(request.config.device)
+    paths = [request.config.image for request in requests]
+    pixels = [load_pixels(path, request.width, request.height) for path in paths if path]
+    batch = torch.from_numpy(np.stack(pixels))[:, :, None]
+    mean, logvar = vae.encode(batch.to(device, DTYPES[request.config.dtype]))  # type: ignore[operator]
+    noise = draw_noise(mean.shape, generators, device=device, dtype=mean.dtype)
+    first = (mean + (0.5 * logvar).exp() * noise).float().transpose(1, 2)
+    factor = components.scaling_factor(request.vae)
+    # CogVideoX-1.5 was trained with the inverse of the factor here.
+    first = first / factor if request.vae.get("invert_scale_latents") else first * factor
+    frames = request.front_frames + request.latent_shape[0]
+    return torch.cat([first, first.new_zeros((len(first), frames - 1, *first.shape[2:]))], dim=1)
 
 
 def load_vae(request: Request) -> nn.Module:

@@ -1,8 +1,9 @@
 """Make a video from a prompt or a storyboard.
 
 Text is encoded first, then the transformer denoises, then the VAE decodes two latent frames at a
-time straight into the video encoder; each network is dropped before the next is loaded. Latents are
-on disk before decoding starts, so that a failure there loses nothing.
+time straight into the video encoder; each network is dropped before the next is loaded. While it
+denoises, the state of the sampler goes to a file beside the video every few steps; latents are on
+disk before decoding starts. So a run that is killed goes on near where it was.
 """
 
 import math
@@ -20,6 +21,7 @@ from ttvcli.artifacts.video import new_video, read_sidecar, sidecar_path
 from ttvcli.errors import ArtifactError, UsageError, WorkFailed
 from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.sample_request import Request, check
+from ttvcli.workflows.sample_state import StateFile
 from ttvcli.workflows.step import SILENT, Plan, Progress, check_seed
 
 _SHEET_FRAMES = 12
@@ -42,7 +44,20 @@ class SampleConfig:
     model_hash: str = field(
         default="", metadata={"help": "refuse a model of another hash; from a video's .json"}
     )
-    seconds: float | None = field(default=None, metadata={"help": "length: a multiple of 3 s"})
+    image: Path | None = field(
+        default=None, metadata={"help": "first frame, for an image-to-video model"}
+    )
+    image_hash: str = field(
+        default="", metadata={"help": "refuse an image of another sha256; from a video's .json"}
+    )
+    seconds: float | None = field(
+        default=None,
+        metadata={"help": "length: a multiple of 3 s; for one clip (frames - 1) / fps"},
+    )
+    frames: int | None = field(
+        default=None, metadata={"help": "length in frames: 8k + 1, or 48k + 1 with segments"}
+    )
+    fps: int | None = field(default=None, metadata={"help": "frames per second of one clip"})
     size: str | None = field(default=None, metadata={"help": "WIDTHxHEIGHT in pixels"})
     steps: int | None = field(default=None, metadata={"help": "denoising steps"})
     guidance: float | None = field(default=None, metadata={"help": "guidance scale; 1 is off"})
@@ -50,6 +65,19 @@ class SampleConfig:
         default=None, metadata={"help": "guidance over the steps: constant, ramp or legacy"}
     )
     sampler: str | None = field(default=None, metadata={"help": "ddim, dpm++2m or dpm++2m-sde"})
+    step_rule: Literal["grid", "diffusers"] = field(
+        default="grid",
+        metadata={"help": "where a step ends; differs if --steps does not divide 1000"},
+    )
+    null_text: Literal["empty", "zero"] | None = field(
+        default=None, metadata={"help": "what stands for no text: the empty prompt, or zeros"}
+    )
+    text_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "tokens of a text; CogVideoX-1.5 was trained with 224, its config has 226"
+        },
+    )
     seed: int = field(default=42, metadata={"help": "seed of the noise"})
     dtype: Literal["fp32", "bf16", "fp16"] = field(
         default="fp32", metadata={"help": "arithmetic of the networks"}
@@ -57,6 +85,10 @@ class SampleConfig:
     crf: int = field(default=12, metadata={"help": "H.264 quality: 0 best, 51 worst"})
     keep_latents: bool = field(
         default=False, metadata={"help": "keep the latents beside the video"}
+    )
+    checkpoint_every: int = field(
+        default=5,
+        metadata={"help": "steps between two states that a killed run goes on from; 0: none"},
     )
     force: bool = field(default=False, metadata={"help": "replace a video of other settings"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, mps"})
@@ -77,6 +109,10 @@ class SampleConfig:
                 f"--guidance must be a number from 0 on, got {self.guidance}",
                 fix="1 turns it off, 6 is usual",
             )
+        for name, least in (("fps", 1), ("text_tokens", 1), ("checkpoint_every", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be {least} or more, got {value}")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"crf must be 0 to 51, got {self.crf}")
         if self.threads < 0:
@@ -113,7 +149,9 @@ def plan(config: SampleConfig) -> Plan:
         items=[
             ("model", str(request.folder)),
             ("video", f"{request.width}x{request.height}, {request.frames} frames"),
-            ("seconds", request.board.seconds),
+            ("frames per second", request.fps),
+            ("seconds", round(request.seconds, 3)),
+            *([("first frame", str(chosen.image))] if chosen.image is not None else []),
             ("latents", f"[{frames}, {channels}, {height}, {width}]"),
             ("sampler", f"{chosen.sampler}, {chosen.steps} steps"),
             ("guidance", f"{chosen.guidance:g} ({chosen.guidance_mode})"),
@@ -145,8 +183,9 @@ def run(config: SampleConfig, progress: Progress = SILENT) -> SampleResult:
     identity = request.identity()
     stored = _latents_path(config.out)
     latents = _stored_latents(stored, identity)
+    unfinished = StateFile(_state_path(config.out), identity, config.checkpoint_every)
     if latents is None:
-        latents = generate_latents([request], progress)[0]
+        latents = generate_latents([request], progress, unfinished)[0]
         if not bool(latents.isfinite().all()):
             raise WorkFailed(
                 "the latents are not finite",
@@ -156,6 +195,7 @@ def run(config: SampleConfig, progress: Progress = SILENT) -> SampleResult:
         _store_latents(stored, latents, request, identity)
     else:
         progress.note(f"{stored} holds the denoised latents already; decoding them")
+    unfinished.remove()
     with new_video(config.out, identity, request.hashes) as (path, facts):
         sheet = decode_to_video(request, latents, path, progress, _SHEET_FRAMES)
         if config.contact_sheet is not None:
@@ -224,6 +264,10 @@ def _result(request: Request, facts: dict[str, Any]) -> SampleResult:
 
 def _latents_path(video: Path) -> Path:
     return video.with_suffix(".latents.safetensors")
+
+
+def _state_path(video: Path) -> Path:
+    return video.with_suffix(".sampling.safetensors")
 
 
 def _stored_latents(path: Path, identity: dict[str, Any]) -> Any:

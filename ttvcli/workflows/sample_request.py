@@ -4,34 +4,33 @@ Everything that can be refused is refused here, from headers and configurations 
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttvcli import catalog
 from ttvcli.artifacts import model_folder
+from ttvcli.artifacts.atomic import sha256_file
 from ttvcli.artifacts.schema import plain, settings_hash
-from ttvcli.artifacts.storyboard import (
-    SEGMENT_SECONDS,
-    Segment,
-    Storyboard,
-    check_storyboard,
-    read_storyboard,
-)
+from ttvcli.artifacts.storyboard import Storyboard
 from ttvcli.errors import ArtifactError, UsageError, nearest
+from ttvcli.workflows.first_frame import check_image
+from ttvcli.workflows.sample_fit import check_fit, compression, fit_warnings, settle_size
+from ttvcli.workflows.sample_length import makes_segments, settle_length
+from ttvcli.workflows.sample_texts import settle_texts
 
 if TYPE_CHECKING:
     from ttvcli.workflows.sample import SampleConfig
 
 DEFAULTS = {"steps": 50, "guidance": 6.0, "guidance_mode": "constant", "sampler": "ddim"}
-FRAMES_PER_SEGMENT = 48
-LONGEST_SECONDS = 600  # far beyond what any model was trained for; a slip of the keyboard above
 # Settings that decide where a video goes or how fast it is made, not what it shows.
 _NOT_OF_THE_VIDEO = (
-    *("out", "contact_sheet", "keep_latents", "force"),
-    *("device", "threads", "model_hash"),
+    *("out", "contact_sheet", "keep_latents", "force", "checkpoint_every"),
+    *("device", "threads", "model_hash", "image_hash"),
 )
+# Settings that the identity holds as what they came to.
+_SETTLED = ("prompt", "storyboard", "seconds", "frames", "fps", "size", "image")
 
 
 @dataclass(frozen=True)
@@ -57,23 +56,45 @@ class Request:
         return model_hashes(self.folder)
 
     @property
+    def is_clip(self) -> bool:
+        """Whether the model makes one clip from one text, as public CogVideoX, not segments."""
+        return not makes_segments(self.transformer, self.about)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the video; a clip's first frame is not counted, as in `--seconds`."""
+        return (self.frames - 1) / self.fps
+
+    @property
+    def front_frames(self) -> int:
+        """Latent frames before the clip that fill its first patch in time; dropped at the end."""
+        return -self.latent_shape[0] % int(self.transformer.get("patch_size_t") or 1)
+
+    @property
     def latent_shape(self) -> tuple[int, int, int, int]:
-        """Frames, channels, height, width."""
+        """Frames, channels, height, width of what is decoded."""
         time, space = compression(self.vae)
         frames = (self.frames - 1) // time + 1
         channels = int(self.vae["latent_channels"])
         return frames, channels, self.height // space, self.width // space
 
+    @cached_property
+    def image_hash(self) -> str:
+        """The sha256 of the first frame's file."""
+        assert self.config.image is not None
+        return sha256_file(self.config.image)
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides what the video shows."""
-        chosen = self._settings()
-        for name in ("prompt", "storyboard", "seconds"):
-            chosen.pop(name)
+        chosen = {k: value for k, value in self._settings().items() if k not in _SETTLED}
+        if self.config.image is not None:
+            chosen["image"] = self.image_hash
         return {
             **chosen,
             "model": self.hashes,
             "texts": self.board.prompts,
             "negatives": self.board.negatives,
+            "text_tokens": self.tokens,
             "size": f"{self.width}x{self.height}",
             "frames": self.frames,
             "fps": self.fps,
@@ -87,8 +108,15 @@ class Request:
         built_in = self.config.model in model_folder.builtin_names()
         settings = self._settings()
         settings.pop("storyboard")
+        if self.is_clip:
+            settings |= {"seconds": None, "frames": self.frames, "fps": self.fps}
+        elif self.config.storyboard is None:
+            settings |= {"seconds": self.board.seconds}
         if self.config.storyboard is None:
-            settings |= {"prompt": self.board.segments[0].text, "seconds": self.board.seconds}
+            settings |= {"prompt": self.board.segments[0].text}
+        if self.config.image is not None:
+            image = self.config.image.resolve()
+            settings |= {"image": image.as_posix(), "image_hash": self.image_hash}
         settings |= {
             "size": f"{self.width}x{self.height}",
             "model": self.config.model if built_in else str(self.folder.resolve()),
@@ -109,51 +137,45 @@ def model_hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def compression(vae: dict[str, Any]) -> tuple[int, int]:
-    """Pixels per latent of a VAE's configuration: (frames, height and width)."""
-    return int(vae.get("temporal_compression_ratio", 4)), 2 ** (len(vae["block_out_channels"]) - 1)
-
-
 def check(config: "SampleConfig") -> Request:
     """Settle every setting and refuse what cannot work; loads no weights.
 
     Raises:
         UsageError: sizes, lengths or settings that do not fit the model.
-        ArtifactError: model or storyboard missing or broken, another model than `model_hash`
-            names, a text over the token budget.
+        ArtifactError: model, storyboard or image missing or broken, another model or image than
+            `model_hash` or `image_hash` names, a text over the token budget.
     """
     folder = model_folder.resolve_model(config.model)
     transformer = model_folder.read_config(folder, "transformer")
     vae = model_folder.read_config(folder, "vae")
     about = model_folder.read_about(folder)
-    preferred = {**DEFAULTS, **about.get("sample", {})}
+    preferred = {k: about.get("sample", {}).get(k, value) for k, value in DEFAULTS.items()}
+    preferred["null_text"] = about.get("null_text", "empty")
     config = dataclasses.replace(
-        config, **{k: preferred[k] for k in DEFAULTS if getattr(config, k) is None}
+        config, **{k: value for k, value in preferred.items() if getattr(config, k) is None}
     )
     _check_sampler(str(config.sampler))
     _check_model(folder, config.model_hash)
-    board = _storyboard(config)
-    width, height = _size(config.size, transformer, compression(vae)[1])
+    length = settle_length(config, transformer, about)
+    width, height = settle_size(config.size, transformer, compression(vae)[1])
     request = Request(
         config=config,
         folder=folder,
-        board=board,
+        board=length.board,
         width=width,
         height=height,
-        frames=FRAMES_PER_SEGMENT * len(board.segments) + 1,
-        fps=int(about.get("fps", 16)),
-        tokens=int(transformer.get("max_text_seq_length", 226)),
+        frames=length.frames,
+        fps=length.fps,
+        tokens=config.text_tokens or int(transformer.get("max_text_seq_length", 226)),
         transformer=transformer,
         vae=vae,
         about=about,
-        warnings=[],
+        warnings=length.warnings,
     )
-    _check_fit(request)
-    # A text that the model does not understand anyway is cut with a warning, not refused.
-    strange = _world_warnings(board, about)
-    return dataclasses.replace(
-        request, warnings=strange + _check_tokens(request, cut=bool(strange))
-    )
+    check_fit(request)
+    image_size = check_image(config.image, config.image_hash) if config.image else None
+    warnings = request.warnings + fit_warnings(request, image_size)
+    return settle_texts(dataclasses.replace(request, warnings=warnings))
 
 
 def _check_sampler(name: str) -> None:
@@ -169,137 +191,3 @@ def _check_model(folder: Path, expected: str) -> None:
             where=str(folder),
             fix='name the model it was made with, or take this one with --set model_hash=""',
         )
-
-
-def _storyboard(config: "SampleConfig") -> Storyboard:
-    if config.storyboard is not None:
-        board = read_storyboard(config.storyboard)
-        check_storyboard(board, seconds=config.seconds, where=str(config.storyboard))
-        segments = (
-            dataclasses.replace(segment, negative=segment.negative or config.negative)
-            for segment in board.segments
-        )
-        return Storyboard(tuple(segments))
-    text = config.prompt or ""
-    if text == "-":
-        text = _typed()
-    text = text.strip()
-    if not text:
-        raise UsageError(
-            "the prompt is empty", fix='say what should be seen: "a red circle moves right"'
-        )
-    seconds = SEGMENT_SECONDS if config.seconds is None else config.seconds
-    return Storyboard((Segment(text, config.negative),) * _segments(seconds))
-
-
-def _typed() -> str:
-    import sys
-
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"a prompt is UTF-8 text: {error}", where="standard input") from None
-
-
-def _segments(seconds: float) -> int:
-    """How many segments a length has."""
-    count = seconds / SEGMENT_SECONDS
-    if not math.isfinite(count) or count < 1 or count != int(count):
-        near = max(1, round(count)) if math.isfinite(count) else 1
-        raise UsageError(
-            f"--seconds must be a multiple of {SEGMENT_SECONDS}, got {seconds:g}",
-            fix=f"--seconds {near * SEGMENT_SECONDS}",
-        )
-    if seconds > LONGEST_SECONDS:
-        raise UsageError(
-            f"--seconds must be at most {LONGEST_SECONDS}, got {seconds:g}",
-            fix="models are trained for 3 to 63 s",
-        )
-    return int(count)
-
-
-def _size(size: str | None, transformer: dict[str, Any], space: int) -> tuple[int, int]:
-    if size is None:
-        default = (transformer.get("sample_width", 90), transformer.get("sample_height", 60))
-        return default[0] * space, default[1] * space
-    step = space * int(transformer.get("patch_size", 2))
-    try:
-        width, height = (int(part) for part in size.lower().replace("×", "x").split("x"))
-    except ValueError:
-        raise UsageError(f"--size must be WIDTHxHEIGHT, got {size!r}", fix="--size 64x64") from None
-    if width < step or height < step or width % step or height % step:
-        raise UsageError(
-            f"--size {size}: both sides must be multiples of {step}",
-            fix=f"--size {max(step, width // step * step)}x{max(step, height // step * step)}",
-        )
-    return width, height
-
-
-def _check_fit(request: Request) -> None:
-    """Refuse what the network would refuse, before its weights are read."""
-    transformer = request.transformer
-    frames, channels, height, width = request.latent_shape
-    where = str(request.folder / "transformer")
-    wanted = int(transformer.get("in_channels", 16))
-    if wanted != channels:
-        raise ArtifactError(
-            f"the transformer reads {wanted} channels, the VAE makes {channels}: "
-            "an image-to-video model, or parts of two models",
-            where=where,
-            fix="name a text-to-video model with --model",
-        )
-    if frames % (transformer.get("patch_size_t") or 1):
-        raise ArtifactError(
-            f"{frames} latent frames of 3 s segments do not divide into patches of "
-            f"{transformer['patch_size_t']} frames",
-            where=where,
-            fix="name a model without patches in time, such as CogVideoX-2b or -5b",
-        )
-    if transformer.get("use_learned_positional_embeddings"):
-        trained = (transformer.get("sample_width", 90), transformer.get("sample_height", 60))
-        if (width, height) != trained or len(request.board.segments) > 1:
-            space = compression(request.vae)[1]
-            raise UsageError(
-                "this model knows one size and 3 s only (it has a learned table of positions)",
-                where=where,
-                fix=f"--size {trained[0] * space}x{trained[1] * space} --seconds 3",
-            )
-
-
-def _world_warnings(board: Storyboard, about: dict[str, Any]) -> list[str]:
-    """For a model of the tiny world: which texts say more than it knows."""
-    if about.get("world") != "tiny":
-        return []
-    from ttvcli.core.world.grammar import parse, unknown_words
-    from ttvcli.core.world.vocabulary import COLOURS, MOTIONS, SHAPES
-
-    strange = [(i, s.text) for i, s in enumerate(board.segments, 1) if parse(s.text) is None]
-    if not strange:
-        return []
-    number, text = strange[0]
-    which = "this prompt" if len({s.text for s in board.segments}) == 1 else f"segment {number}"
-    words = unknown_words(text)
-    about_words = f" (unknown words: {', '.join(words)})" if words else ""
-    return [
-        f"{which} is outside the tiny world{about_words}; the video will not show it. "
-        f"This model draws {', '.join(SHAPES)} in {', '.join(COLOURS)} with the motions "
-        f'{", ".join(MOTIONS)}, such as "a blue star stays still on a black background". '
-        "For anything else: --model path/to/CogVideoX-5b"
-    ]
-
-
-def _check_tokens(request: Request, *, cut: bool) -> list[str]:
-    """Refuse a text over the token budget or, with `cut`, return the warning that it is cut."""
-    from ttvcli.workflows.components import load_tokenizer
-
-    tokenizer = load_tokenizer(request.folder)
-    where = str(request.config.storyboard or "the prompt")
-    try:
-        check_storyboard(
-            request.board, count_tokens=tokenizer.count, max_tokens=request.tokens, where=where
-        )
-    except ArtifactError as error:
-        if cut:
-            return [f"{error.what}: the rest is cut off"]
-        raise
-    return []

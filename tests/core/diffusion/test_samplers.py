@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ttvcli.core.diffusion.parameterization import Prediction, denoiser
-from ttvcli.core.diffusion.samplers import ddim, dpm_pp_2m, dpm_pp_2m_sde
+from ttvcli.core.diffusion.samplers import SamplerState, ddim, dpm_pp_2m, dpm_pp_2m_sde
 from ttvcli.core.diffusion.schedules import NoiseSchedule
 
 SCHEDULE = NoiseSchedule()
@@ -141,7 +141,8 @@ def test_a_resumed_run_gives_the_same_bytes(sampler: Callable[..., Tensor], stop
     with pytest.raises(KeyboardInterrupt):
         run(sampler, z, 10, generator=[torch.Generator().manual_seed(3)], callback=save)
     fresh = [torch.Generator().manual_seed(99)]
-    rest = run(sampler, saved["x"], 10, generator=fresh, state=saved["state"])
+    noise = torch.zeros_like(z)  # gives shape and device; the values are those of the state
+    rest = run(sampler, noise, 10, generator=fresh, state=saved["state"])
     assert torch.equal(rest, whole)
 
 
@@ -160,7 +161,7 @@ def test_the_callback_sees_every_step_once(sampler: Callable[..., Tensor]) -> No
     assert [event["step"] for event in events] == [0, 1, 2, 3, 4]
     assert [event["timestep"] for event in events] == SCHEDULE.timesteps(5)
     assert torch.equal(events[-1]["x"], x)
-    assert events[2]["state"]["next_step"] == 3
+    assert events[2]["state"].next_step == 3
 
 
 def test_start_step_skips_the_steps_before_it() -> None:
@@ -201,8 +202,9 @@ def test_bad_arguments_are_refused() -> None:
         run(ddim, z.bfloat16(), 5)
     with pytest.raises(ValueError, match="between 0 and 5"):
         run(ddim, z, 5, start_step=6)
-    state = {"next_step": 2, "old_denoised": None, "generator": None}
     with pytest.raises(ValueError, match="continues at 2"):
-        run(ddim, z, 5, start_step=3, state=state)
+        run(ddim, z, 5, start_step=3, state=SamplerState(2, z))
+    with pytest.raises(ValueError, match=r"saved sample is \(1, 8\) torch.float32"):
+        run(ddim, z, 5, state=SamplerState(2, z.float()))
     with pytest.raises(ValueError, match="denoise returned shape"):
         ddim(lambda x, timestep, step: x[:, :3], z, SCHEDULE, 5)

@@ -6,10 +6,12 @@ float64, with the half log-SNR `lam = log(sqrt(a / (1-a)))`, minus infinity at t
 infinity at the clean end; each formula below is finite in these limits.
 
 After each step `callback` gets a dict: `step`, `timestep`, `x` (after the step), `denoised` and
-`state`. `x` and `state` are all it takes to go on in another process with the same bytes.
+`state`, a `SamplerState`. Passed as `state` to the same sampler in another process, it takes the
+place of the noise, and the run ends with the same bytes.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,9 +22,23 @@ from ttvcli.core.diffusion.parameterization import Prediction
 from ttvcli.core.diffusion.schedules import CLEAN, Move, NoiseSchedule, Previous
 
 Callback = Callable[[dict[str, Any]], None]
-State = dict[str, Any]
 # (x, denoised, old_denoised, move) -> next x
 _Update = Callable[[Tensor, Tensor, Tensor | None, Move], Tensor]
+
+
+@dataclass(frozen=True)
+class SamplerState:
+    """A run between two steps: all that the steps to come depend on, besides the denoiser.
+
+    `x` is the sample after step `next_step - 1` and `old_denoised` the prediction of that step;
+    `generator` is the state of the generators as bytes [G, N] (see `noise.get_state`), or None
+    without any.
+    """
+
+    next_step: int
+    x: Tensor
+    old_denoised: Tensor | None = None
+    generator: Tensor | None = None
 
 
 def ddim(
@@ -33,14 +49,15 @@ def ddim(
     *,
     generator: Generators | None = None,
     start_step: int = 0,
-    state: State | None = None,
+    state: SamplerState | None = None,
     callback: Callback | None = None,
     previous: Previous = "grid",
 ) -> Tensor:
     """Deterministic first-order sampling (arXiv 2010.02502 with eta 0); draws no noise.
 
     `start_step` skips the steps before it (for a sample noised to that level); `state`, from a
-    callback, resumes an interrupted run. `previous` is explained at `NoiseSchedule.moves`.
+    callback, resumes an interrupted run, with `x` giving shape and device only. `previous` is
+    explained at `NoiseSchedule.moves`.
     """
 
     def update(x: Tensor, denoised: Tensor, old: Tensor | None, move: Move) -> Tensor:
@@ -61,7 +78,7 @@ def dpm_pp_2m_sde(
     *,
     generator: Generators | None = None,
     start_step: int = 0,
-    state: State | None = None,
+    state: SamplerState | None = None,
     callback: Callback | None = None,
     previous: Previous = "grid",
 ) -> Tensor:
@@ -99,7 +116,7 @@ def dpm_pp_2m(
     *,
     generator: Generators | None = None,
     start_step: int = 0,
-    state: State | None = None,
+    state: SamplerState | None = None,
     callback: Callback | None = None,
     previous: Previous = "grid",
 ) -> Tensor:
@@ -128,7 +145,7 @@ def _run(
     moves: list[Move],
     generator: Generators | None,
     start_step: int,
-    state: State | None,
+    state: SamplerState | None,
     callback: Callback | None,
 ) -> Tensor:
     """Walk over `moves`; keeps the previous prediction for the multistep updates."""
@@ -136,12 +153,9 @@ def _run(
         raise ValueError(f"sampling runs in float32, the sample is {x.dtype}")
     old: Tensor | None = None
     if state is not None:
-        if start_step not in (0, state["next_step"]):
-            raise ValueError(
-                f"start_step is {start_step}, the saved state continues at {state['next_step']}"
-            )
-        start_step, old = state["next_step"], state["old_denoised"]
-        set_state(generator, state["generator"])
+        x, old = _resumed(state, x, start_step)
+        start_step = state.next_step
+        set_state(generator, state.generator)
     if not 0 <= start_step <= len(moves):
         raise ValueError(f"start_step is {start_step}, has to be between 0 and {len(moves)}")
     for step in range(start_step, len(moves)):
@@ -154,21 +168,31 @@ def _run(
         x = update(x, denoised, old, move)
         old = denoised
         if callback is not None:
-            resume = {
-                "next_step": step + 1,
-                "old_denoised": old,
-                "generator": get_state(generator),
-            }
             callback(
                 {
                     "step": step,
                     "timestep": move.timestep,
                     "x": x,
                     "denoised": denoised,
-                    "state": resume,
+                    "state": SamplerState(step + 1, x, old, get_state(generator)),
                 }
             )
     return x
+
+
+def _resumed(state: SamplerState, x: Tensor, start_step: int) -> tuple[Tensor, Tensor | None]:
+    """Sample and last prediction of `state`, where the noise `x` lies; checks that they fit."""
+    if start_step not in (0, state.next_step):
+        raise ValueError(
+            f"start_step is {start_step}, the saved state continues at {state.next_step}"
+        )
+    if state.x.shape != x.shape or state.x.dtype != x.dtype:
+        raise ValueError(
+            f"the saved sample is {tuple(state.x.shape)} {state.x.dtype}, "
+            f"this run's is {tuple(x.shape)} {x.dtype}"
+        )
+    old = state.old_denoised
+    return state.x.to(x.device), None if old is None else old.to(x.device)
 
 
 def _half_log_snr(alpha: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class SentencePieceTokenizer:
             else self._model.piece_to_id(token)
             for index, token in enumerate(SCENE_TOKENS)
         }
+        self.has_scene_pieces = UNKNOWN not in map(self._model.piece_to_id, SCENE_TOKENS)
         self._split = re.compile("(" + "|".join(map(re.escape, SCENE_TOKENS)) + ")")
         self.vocab_size = max(pieces - 1, *self._scene.values()) + 1
 
