@@ -9,10 +9,10 @@ import torch
 from ttvcli.artifacts.tensor_file import (
     Weights,
     read_layout,
-    weight_files,
     write_sharded,
     write_tensors,
 )
+from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.errors import ArtifactError
 
 TENSORS = {

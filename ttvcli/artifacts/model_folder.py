@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from ttvcli.artifacts.atomic import write_bytes, write_json
 from ttvcli.artifacts.schema import HEADER_NAME, header, read_header
-from ttvcli.artifacts.tensor_file import Weights, weight_files, write_sharded
+from ttvcli.artifacts.tensor_file import Weights, write_sharded
+from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.errors import ArtifactError, nearest
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ COMPONENTS = {
 CONFIG_NAMES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 WEIGHT_STEMS = {"text_encoder": "model"}
 USUAL_STEM = "diffusion_pytorch_model"
+# component -> other names under which files store a tensor
+ALIASES = {"text_encoder": {"encoder.embed_tokens.weight": "shared.weight"}}
 TOKENIZER_FILE = "spiece.model"
 
 
@@ -105,19 +108,29 @@ def read_config(folder: str | Path, component: str) -> dict[str, Any]:
 
 def open_weights(folder: str | Path, component: str) -> Weights:
     """Open the weights of a component; tensors are mapped from disk when they are asked for."""
-    return Weights(weight_files(Path(folder) / component))
+    return Weights(weight_files(Path(folder) / component), ALIASES.get(component))
 
 
 def check_weights(
     weights: Weights, expected: Mapping[str, tuple[int, ...]], *, where: str | Path
 ) -> None:
     """Compare names and shapes with what a network needs, before any tensor is loaded."""
-    missing = [name for name in expected if name not in weights]
-    surplus = [name for name in weights if name not in expected]
+    check_shapes({name: weights.infos[name].shape for name in weights}, expected, where=where)
+
+
+def check_shapes(
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    where: str | Path,
+) -> None:
+    """Raise ArtifactError that names what is missing, unknown, and of another shape."""
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
     wrong = [
-        f"{name} is {list(weights.infos[name].shape)}, not {list(shape)}"
+        f"{name} is {list(found[name])}, not {list(shape)}"
         for name, shape in expected.items()
-        if name in weights and weights.infos[name].shape != tuple(shape)
+        if name in found and found[name] != tuple(shape)
     ]
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"

@@ -12,7 +12,8 @@ from ttvcli.artifacts.manifest import MANIFEST_NAME, Record, read_manifest
 from ttvcli.artifacts.runs import last_metrics
 from ttvcli.artifacts.schema import HEADER_NAME, KINDS, Header, read_header
 from ttvcli.artifacts.storyboard import read_storyboards
-from ttvcli.artifacts.tensor_file import Weights, read_layout, weight_files
+from ttvcli.artifacts.tensor_file import Weights, read_layout
+from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.artifacts.video import read_sidecar, sidecar_path
 from ttvcli.errors import ArtifactError
 from ttvcli.workflows.step import SILENT, Progress

@@ -20,6 +20,7 @@ from ttvcli.artifacts.storyboard import (
     read_storyboard,
 )
 from ttvcli.errors import ArtifactError, UsageError, nearest
+from ttvcli.workflows.dtype_choice import choose_dtype
 
 if TYPE_CHECKING:
     from ttvcli.workflows.sample import SampleConfig
@@ -131,6 +132,7 @@ def check(config: "SampleConfig") -> Request:
         config, **{k: preferred[k] for k in DEFAULTS if getattr(config, k) is None}
     )
     _check_sampler(str(config.sampler))
+    config = dataclasses.replace(config, dtype=choose_dtype(config.dtype, folder, config.device))
     _check_model(folder, config.model_hash)
     board = _storyboard(config)
     width, height = _size(config.size, transformer, compression(vae)[1])
