@@ -49,6 +49,22 @@ def test_we_read_what_the_library_writes(tmp_path: Path) -> None:
     assert equal(Weights([tmp_path / "x.safetensors"]).load(), TENSORS)
 
 
+def test_a_tensor_can_be_read_into_another_dtype_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttvcli.artifacts.tensor_file._PIECE", 4)
+    write_tensors(tmp_path / "x.safetensors", TENSORS)
+    weights = Weights([tmp_path / "x.safetensors"])
+    for name, tensor in TENSORS.items():
+        target = torch.full(tensor.shape, 9, dtype=torch.float64)
+        weights.read_into(name, target)
+        assert torch.equal(target, tensor.double())
+        assert weights.like(name).shape == tensor.shape
+        assert weights.like(name).dtype == tensor.dtype
+    with pytest.raises(ValueError, match="half"):
+        weights.read_into("half", torch.zeros(5, 3))
+
+
 def test_the_same_tensors_give_the_same_bytes_in_any_order(tmp_path: Path) -> None:
     metadata = {str(number): "x" for number in range(20)}
     write_tensors(tmp_path / "a", TENSORS, metadata)

@@ -54,7 +54,7 @@ def test_all_that_does_not_fit_is_named_before_anything_is_loaded(
     tensors["proj_out.bias"] = torch.zeros(3)
     replace_weights(folder, "transformer", tensors)
     monkeypatch.setattr(Weights, "__getitem__", lambda *_: pytest.fail("a tensor was loaded"))
-    monkeypatch.setattr(Weights, "read", lambda *_: pytest.fail("a tensor was loaded"))
+    monkeypatch.setattr(Weights, "read_into", lambda *_: pytest.fail("a tensor was loaded"))
     for work in (lambda: components.load(folder, "transformer"), lambda: check(folder)):
         with pytest.raises(ArtifactError) as caught:
             work()
@@ -74,10 +74,13 @@ def test_weights_of_the_asked_dtype_stay_mapped_and_others_are_read_one_by_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    whole = Weights.read
-    monkeypatch.setattr(
-        Weights, "read", lambda self, name: (read.append(name), whole(self, name))[1]
-    )
+    whole = Weights.read_into
+
+    def watched(self: Weights, name: str, target: torch.Tensor) -> None:
+        read.append(name)
+        whole(self, name, target)
+
+    monkeypatch.setattr(Weights, "read_into", watched)
     tensors = stored(folder, "transformer")
     assert_same(components.load(folder, "transformer", dtype="fp32"), tensors)
     assert read == []

@@ -40,6 +40,7 @@ DTYPES = {
 }
 LARGEST_HEADER = 100_000_000
 SHARD_BYTES = 5_000_000_000
+_PIECE = 1 << 22  # elements read at a time: 8 to 32 MiB
 
 
 @dataclass(frozen=True)
@@ -238,26 +239,29 @@ class Weights(Mapping[str, Any]):
             self._open[file] = safe_open(str(file), framework="pt")
         return self._open[file].get_tensor(stored)
 
-    def read(self, name: str) -> "torch.Tensor":
-        """Return a copy of a tensor that was read, not mapped.
+    def read_into(self, name: str, target: "torch.Tensor") -> None:
+        """Read a tensor into one of its shape, of any dtype and on any device.
 
-        Mapped pages count as memory of the process until the system takes them back: for a tensor
-        that is only converted, reading leaves nothing behind.
+        Nothing is mapped: mapped pages count as memory of the process until the system takes them
+        back, and a conversion needs each of them once.
         """
         import torch
 
         file, _, data_start = self._place[name]
         info = self.infos[name]
-        raw = torch.empty(info.end - info.start, dtype=torch.uint8)
+        dtype = getattr(torch, DTYPES[info.dtype][0])
+        flat = target.reshape(-1)
+        if flat.data_ptr() != target.data_ptr() or info.shape != target.shape:
+            raise ValueError(f"{name} is {info.shape}, the target {tuple(target.shape)}")
+        piece = torch.empty(min(info.elements, _PIECE), dtype=dtype)
         with file.open("rb", buffering=0) as opened:
             opened.seek(data_start + info.start)
-            view = memoryview(raw.numpy())
-            while len(view):  # one read gives 2 GiB at most
-                count = opened.readinto(view)
-                if not count:
+            for start in range(0, info.elements, _PIECE):
+                part = piece[: min(_PIECE, info.elements - start)]
+                view = memoryview(part.view(torch.uint8).numpy())
+                if opened.readinto(view) != len(view):
                     raise _damaged(file, f"it ends within {name}")
-                view = view[count:]
-        return raw.view(getattr(torch, DTYPES[info.dtype][0])).reshape(info.shape)
+                flat[start : start + len(part)].copy_(part)
 
     def like(self, name: str) -> "torch.Tensor":
         """Return shape and dtype of a tensor, as one without data."""

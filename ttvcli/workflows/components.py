@@ -96,9 +96,12 @@ def _without_data(folder: Path, component: str) -> tuple[nn.Module, Weights]:
 
 
 def _tensor(weights: Weights, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    if weights.like(name).dtype == dtype and device.type == "cpu":
+    stored = weights.like(name)
+    if stored.dtype == dtype and device.type == "cpu":
         return weights[name]
-    return weights.read(name).to(device=device, dtype=dtype)
+    tensor = torch.empty(stored.shape, dtype=dtype, device=device)
+    weights.read_into(name, tensor)
+    return tensor
 
 
 def _stored_as(component: str, name: str, dtype: torch.dtype) -> torch.dtype:

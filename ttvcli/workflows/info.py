@@ -13,8 +13,8 @@ from ttvcli.artifacts.runs import last_metrics
 from ttvcli.artifacts.schema import HEADER_NAME, KINDS, Header, read_header
 from ttvcli.artifacts.storyboard import read_storyboards
 from ttvcli.artifacts.tensor_file import Weights, read_layout
-from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.artifacts.video import read_sidecar, sidecar_path
+from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.errors import ArtifactError
 from ttvcli.workflows.step import SILENT, Progress
 
