@@ -47,6 +47,8 @@ def choose_dtype(wanted: str, folder: Path, device: str) -> Dtype:
 
 
 def _is_cpu(device: str) -> bool:
+    if device == "cpu":  # known without torch
+        return True
     from ttvcli.workflows.components import device_named
 
     return device_named(device).type == "cpu"

@@ -15,7 +15,9 @@ from ttvcli.artifacts.storyboard import read_storyboards
 from ttvcli.artifacts.tensor_file import Weights, read_layout
 from ttvcli.artifacts.video import read_sidecar, sidecar_path
 from ttvcli.artifacts.weight_files import weight_files
+from ttvcli.core.models.cogvideox import published
 from ttvcli.errors import ArtifactError
+from ttvcli.workflows.dtype_choice import choose_dtype
 from ttvcli.workflows.step import SILENT, Progress
 
 Facts = dict[str, Any]
@@ -25,6 +27,7 @@ SIZES = {
     "vae": ("block_out_channels", "latent_channels"),
     "text_encoder": ("num_layers", "d_model", "vocab_size"),
 }
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 STORYBOARD_SUFFIXES = (".json", ".jsonl", ".txt")
 
 
@@ -168,7 +171,8 @@ def _weights(weights: Weights) -> Facts:
 
 
 def _model(path: Path) -> Facts:
-    facts: Facts = dict(model_folder.read_about(path))
+    facts: Facts = {**_family(path), **model_folder.read_about(path)}
+    resident: dict[str, int] = {}
     for component in NETWORKS:
         if not model_folder.has_component(path, component):
             facts[component] = "absent"
@@ -177,9 +181,31 @@ def _model(path: Path) -> Facts:
         sizes = {name: config[name] for name in SIZES[component] if name in config}
         weights = _weights(model_folder.open_weights(path, component))
         facts[component] = {**weights, **sizes}
+        resident[component] = weights["parameters"] * BYTES.get(facts.get("runs in", ""), 4)
     for component in ("tokenizer", "scheduler"):
         facts[component] = "present" if model_folder.has_component(path, component) else "absent"
+    if len(resident) > 1:
+        largest = max(resident, key=lambda name: resident[name])
+        facts["weights in memory"] = {
+            "largest": largest,
+            "bytes one network at a time": resident[largest],
+            "bytes all together": sum(resident.values()),
+        }
     return facts
+
+
+def _family(path: Path) -> Facts:
+    """What the model is called, the clip it was made for, and the arithmetic it runs in."""
+    if not model_folder.has_component(path, "transformer"):
+        return {}
+    config, about = model_folder.read_config(path, "transformer"), model_folder.read_about(path)
+    vae = model_folder.has_component(path, "vae") and model_folder.read_config(path, "vae")
+    ratio = 2 ** (len((vae or {}).get("block_out_channels", (0,) * 4)) - 1)
+    return {
+        "family": published.family(config, about),
+        "made for": published.default_clip(config, about, ratio),
+        "runs in": choose_dtype("auto", path, "cpu"),
+    }
 
 
 def _checkpoint(path: Path) -> Facts:
