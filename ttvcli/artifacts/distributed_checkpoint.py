@@ -1,7 +1,7 @@
-"""Folders of `torch.distributed.checkpoint` (DCP), read tensor by tensor and without a process group.
+"""Folders of `torch.distributed.checkpoint` (DCP), read tensor by tensor by one process.
 
-A folder holds `.metadata` (a pickle) and `*.distcp` files with the tensors, cut into the pieces that
-each process had. The pickle is read with the classes of DCP alone: a checkpoint from elsewhere
+A folder holds `.metadata` (a pickle) and `*.distcp` files with the tensors, cut into the pieces
+that each process had. The pickle is read with the classes of DCP alone: a checkpoint from elsewhere
 cannot run code.
 """
 
@@ -140,9 +140,9 @@ class _MetadataOnly(pickle.Unpickler):
             found = getattr(torch, name, None)
             if isinstance(found, torch.dtype | torch.layout) or found is torch.Size:
                 return found
-        elif (module, name) in _PLAIN:
-            return super().find_class(module, name)
-        elif module == "torch.serialization" and name == "_get_layout":
+        elif (module, name) in _PLAIN or (
+            module == "torch.serialization" and name == "_get_layout"
+        ):
             return super().find_class(module, name)
         elif module in ("pathlib", "pathlib._local") and name in ("PosixPath", "PurePosixPath"):
             from pathlib import PurePosixPath

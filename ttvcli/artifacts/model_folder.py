@@ -12,7 +12,7 @@ ttv.json        only in models that ttv wrote: the header, and what diffusers ha
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +147,11 @@ def check_shapes(
 
 def component_hash(folder: str | Path, component: str) -> str:
     """Return 16 hex digits over the configuration and weights (or tokenizer) of a component."""
-    files = component_files(folder, component)
+    return hash_of_files(component_files(folder, component))
+
+
+def hash_of_files(files: Iterable[Path]) -> str:
+    """Return 16 hex digits over the content of files, in their order; each is read once."""
     stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _hash_files(stamps)
 
@@ -221,6 +225,16 @@ def copy_components(source: str | Path, target: str | Path, *, skip: tuple[str, 
         write_about(target, about)
 
 
+def copy_files(source: str | Path, target: str | Path, component: str) -> None:
+    """Copy every file of a component as it is, and enter it in `model_index.json`."""
+    inside = Path(target) / component
+    inside.mkdir(parents=True, exist_ok=True)
+    for file in sorted((Path(source) / component).iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            shutil.copyfile(file, inside / file.name)
+    _enter(Path(target), component)
+
+
 def read_about(folder: str | Path) -> dict[str, Any]:
     """Return what ttv noted about a model that it wrote; {} for a model from elsewhere."""
     if not (Path(folder) / HEADER_NAME).is_file():
@@ -228,9 +242,11 @@ def read_about(folder: str | Path) -> dict[str, Any]:
     return dict(read_header(folder).get("settings", {}))
 
 
-def write_about(folder: str | Path, about: Mapping[str, Any]) -> None:
+def write_about(
+    folder: str | Path, about: Mapping[str, Any], made_from: Mapping[str, Any] | None = None
+) -> None:
     """Note facts about a model that the diffusers layout has no place for."""
-    write_json(Path(folder) / HEADER_NAME, header("model", about))
+    write_json(Path(folder) / HEADER_NAME, header("model", about, made_from))
 
 
 def seal(folder: str | Path) -> dict[str, str]:

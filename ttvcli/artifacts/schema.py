@@ -29,6 +29,7 @@ KINDS = {
     "run": "training run",
     "video": "generated video with its sidecar",
     "report": "measurements of a model",
+    "export": "files in the format of another program",
 }
 
 Header = dict[str, Any]

@@ -258,8 +258,8 @@ class Weights(Mapping[str, Any]):
             opened.seek(data_start + info.start)
             for start in range(0, info.elements, _PIECE):
                 part = piece[: min(_PIECE, info.elements - start)]
-                view = memoryview(part.view(torch.uint8).numpy())
-                if opened.readinto(view) != len(view):
+                view = part.view(torch.uint8).numpy().data
+                if opened.readinto(view) != view.nbytes:
                     raise _damaged(file, f"it ends within {name}")
                 flat[start : start + len(part)].copy_(part)
 

@@ -74,7 +74,7 @@ def _folder(path: Path) -> tuple[str, Facts]:
         found = read_header(path)
         kind = str(found.get("kind"))
         describe = _run if kind == "run" else _clips
-        return kind, {**_of_header(found), **describe(path)}
+        return kind, {**_of_header(found), **({} if kind == "export" else describe(path))}
     if (path / MANIFEST_NAME).is_file():
         return "clips", _clips(path)
     if (path / "config.json").is_file() and list(path.glob("*.safetensors*")):
