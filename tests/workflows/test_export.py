@@ -1,4 +1,4 @@
-"""`ttv export` of models: every layout there and back, tensor for tensor; no foreign code is run."""
+"""`ttv export` of models: every layout there and back, tensor for tensor, no foreign code run."""
 
 import json
 import pickle
