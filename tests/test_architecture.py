@@ -118,7 +118,17 @@ def test_the_name_kernels_stays_free_for_the_package_of_that_name(tmp_path: Path
 def test_commands_of_the_help_stand_in_pipeline_order() -> None:
     listed = run_ttv("--help").stdout.partition("Commands:")[2].split("\n\n")[0]
     names = [line.split()[0] for line in listed.splitlines() if line.strip()]
-    assert names == ["demo", "prep", "embed-text", "train", "sample", "eval", "info", "doctor"]
+    assert names == [
+        "demo",
+        "prep",
+        "embed-text",
+        "train",
+        "sample",
+        "eval",
+        "export",
+        "info",
+        "doctor",
+    ]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)

@@ -9,10 +9,10 @@ import torch
 from ttvcli.artifacts.tensor_file import (
     Weights,
     read_layout,
-    weight_files,
     write_sharded,
     write_tensors,
 )
+from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.errors import ArtifactError
 
 TENSORS = {
@@ -47,6 +47,22 @@ def test_we_read_what_the_library_writes(tmp_path: Path) -> None:
     contiguous = {name: tensor.contiguous() for name, tensor in TENSORS.items()}
     safetensors.torch.save_file(contiguous, tmp_path / "x.safetensors", {"format": "pt"})
     assert equal(Weights([tmp_path / "x.safetensors"]).load(), TENSORS)
+
+
+def test_a_tensor_can_be_read_into_another_dtype_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttvcli.artifacts.tensor_file._PIECE", 4)
+    write_tensors(tmp_path / "x.safetensors", TENSORS)
+    weights = Weights([tmp_path / "x.safetensors"])
+    for name, tensor in TENSORS.items():
+        target = torch.full(tensor.shape, 9, dtype=torch.float64)
+        weights.read_into(name, target)
+        assert torch.equal(target, tensor.double())
+        assert weights.like(name).shape == tensor.shape
+        assert weights.like(name).dtype == tensor.dtype
+    with pytest.raises(ValueError, match="half"):
+        weights.read_into("half", torch.zeros(5, 3))
 
 
 def test_the_same_tensors_give_the_same_bytes_in_any_order(tmp_path: Path) -> None:

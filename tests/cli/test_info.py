@@ -76,6 +76,61 @@ def test_the_parts_of_a_model_are_counted(artifacts: Path) -> None:
     }
 
 
+COMMON = {"attention_head_dim": 64, "sample_width": 90, "sample_height": 60, "sample_frames": 49}
+FIVE = {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True}
+
+
+@pytest.mark.parametrize(
+    ("values", "family", "clip"),
+    [
+        ({"num_layers": 30, "num_attention_heads": 30}, "CogVideoX-2B", "49 at 8"),
+        (FIVE, "CogVideoX-5B", "49 at 8"),
+        ({**FIVE, "ssm": "ttt_mlp"}, "CogVideoX-5B with TTT-MLP", "49 at 16"),
+        ({**FIVE, "ssm": "ttt_linear"}, "CogVideoX-5B with TTT-Linear", "49 at 16"),
+        (
+            {**FIVE, "in_channels": 32, "use_learned_positional_embeddings": True},
+            "CogVideoX-5B-I2V",
+            "49 at 8",
+        ),
+        ({**FIVE, "patch_size_t": 2, "sample_width": 300}, "CogVideoX1.5-5B", "81 at 16"),
+        (
+            {**FIVE, "patch_size_t": 2, "in_channels": 32, "ofs_embed_dim": 512},
+            "CogVideoX1.5-5B-I2V",
+            "81 at 16",
+        ),
+        ({**FIVE, "num_layers": 6}, "CogVideoX of other sizes", "49 at 16"),
+    ],
+)
+def test_a_published_model_is_recognised(
+    values: dict, family: str, clip: str, tmp_path: Path
+) -> None:
+    weights = {"w": torch.zeros(6, 2, dtype=torch.bfloat16), "norm": torch.zeros(2)}
+    model_folder.write_component(tmp_path, "transformer", {**COMMON, **values}, weights)
+    model_folder.write_component(tmp_path, "vae", {"block_out_channels": [1] * 4}, weights)
+    if "ssm" in values:
+        model_folder.write_about(tmp_path, {"fps": 16})
+    told = run_ttv("info", tmp_path, "--json").json
+    assert told["family"] == family
+    assert f"{told['made for']['frames']} at {told['made for']['fps']}" == clip
+    large = "1.5" in family
+    assert told["made for"]["size"] == ("1360x768" if large else "720x480")
+    assert told["runs in"] == "bf16"
+    assert told["transformer"]["dtypes"] == ["BF16", "F32"]
+    assert told["weights in memory"] == {
+        "largest": "transformer",
+        "bytes one network at a time": 28,
+        "bytes all together": 56,
+    }
+    assert "56 (56 B)" in run_ttv("info", tmp_path).stdout
+
+
+def test_the_built_in_model_is_called_tiny() -> None:
+    told = run_ttv("info", "tiny", "--json").json
+    assert told["family"] == "tiny with TTT-Linear"
+    assert told["made for"] == {"size": "64x64", "frames": 49, "fps": 16}
+    assert told["runs in"] == "fp32"
+
+
 def test_info_answers_without_torch(artifacts: Path) -> None:
     code = (
         "import sys\n"
@@ -84,8 +139,11 @@ def test_info_answers_without_torch(artifacts: Path) -> None:
         "assert all(main(['info', name]) == 0 for name in names)\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
+    config = {**COMMON, **FIVE}
+    model_folder.write_component(artifacts / "full", "transformer", config, {"w": torch.zeros(2)})
     names = [
         "plain.safetensors",
+        "full",
         "model",
         "run",
         "run/checkpoints/step-000020",

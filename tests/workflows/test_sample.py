@@ -358,7 +358,7 @@ def test_what_cannot_work_is_one_clear_error(
     [
         ("transformer", {"num_heads": 3}, "unknown key 'num_heads'"),
         ("transformer", {"in_channels": 12}, "reads 12 channels, the VAE makes 4"),
-        ("transformer", {"num_layers": 3}, "weights do not fit the config"),
+        ("transformer", {"num_layers": 3}, "weights do not fit the model"),
         ("scheduler", {"beta_schedule": "sine"}, "sine"),
     ],
 )

@@ -27,7 +27,8 @@ from ttvcli.artifacts.atomic import (
     write_text,
 )
 from ttvcli.artifacts.schema import check_header, header
-from ttvcli.artifacts.tensor_file import Weights, weight_files, write_sharded, write_tensors
+from ttvcli.artifacts.tensor_file import Weights, write_sharded, write_tensors
+from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:

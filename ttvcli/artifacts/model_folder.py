@@ -12,14 +12,15 @@ ttv.json        only in models that ttv wrote: the header, and what diffusers ha
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttvcli.artifacts.atomic import write_bytes, write_json
 from ttvcli.artifacts.schema import HEADER_NAME, header, read_header
-from ttvcli.artifacts.tensor_file import Weights, weight_files, write_sharded
+from ttvcli.artifacts.tensor_file import Weights, write_sharded
+from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.errors import ArtifactError, nearest
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ COMPONENTS = {
 CONFIG_NAMES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 WEIGHT_STEMS = {"text_encoder": "model"}
 USUAL_STEM = "diffusion_pytorch_model"
+# component -> other names under which files store a tensor
+ALIASES = {"text_encoder": {"encoder.embed_tokens.weight": "shared.weight"}}
 TOKENIZER_FILE = "spiece.model"
 
 
@@ -105,19 +108,29 @@ def read_config(folder: str | Path, component: str) -> dict[str, Any]:
 
 def open_weights(folder: str | Path, component: str) -> Weights:
     """Open the weights of a component; tensors are mapped from disk when they are asked for."""
-    return Weights(weight_files(Path(folder) / component))
+    return Weights(weight_files(Path(folder) / component), ALIASES.get(component))
 
 
 def check_weights(
     weights: Weights, expected: Mapping[str, tuple[int, ...]], *, where: str | Path
 ) -> None:
     """Compare names and shapes with what a network needs, before any tensor is loaded."""
-    missing = [name for name in expected if name not in weights]
-    surplus = [name for name in weights if name not in expected]
+    check_shapes({name: weights.infos[name].shape for name in weights}, expected, where=where)
+
+
+def check_shapes(
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    where: str | Path,
+) -> None:
+    """Raise ArtifactError that names what is missing, unknown, and of another shape."""
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
     wrong = [
-        f"{name} is {list(weights.infos[name].shape)}, not {list(shape)}"
+        f"{name} is {list(found[name])}, not {list(shape)}"
         for name, shape in expected.items()
-        if name in weights and weights.infos[name].shape != tuple(shape)
+        if name in found and found[name] != tuple(shape)
     ]
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
@@ -134,7 +147,11 @@ def check_weights(
 
 def component_hash(folder: str | Path, component: str) -> str:
     """Return 16 hex digits over the configuration and weights (or tokenizer) of a component."""
-    files = component_files(folder, component)
+    return hash_of_files(component_files(folder, component))
+
+
+def hash_of_files(files: Iterable[Path]) -> str:
+    """Return 16 hex digits over the content of files, in their order; each is read once."""
     stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _hash_files(stamps)
 
@@ -208,6 +225,16 @@ def copy_components(source: str | Path, target: str | Path, *, skip: tuple[str, 
         write_about(target, about)
 
 
+def copy_files(source: str | Path, target: str | Path, component: str) -> None:
+    """Copy every file of a component as it is, and enter it in `model_index.json`."""
+    inside = Path(target) / component
+    inside.mkdir(parents=True, exist_ok=True)
+    for file in sorted((Path(source) / component).iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            shutil.copyfile(file, inside / file.name)
+    _enter(Path(target), component)
+
+
 def read_about(folder: str | Path) -> dict[str, Any]:
     """Return what ttv noted about a model that it wrote; {} for a model from elsewhere."""
     if not (Path(folder) / HEADER_NAME).is_file():
@@ -215,9 +242,11 @@ def read_about(folder: str | Path) -> dict[str, Any]:
     return dict(read_header(folder).get("settings", {}))
 
 
-def write_about(folder: str | Path, about: Mapping[str, Any]) -> None:
+def write_about(
+    folder: str | Path, about: Mapping[str, Any], made_from: Mapping[str, Any] | None = None
+) -> None:
     """Note facts about a model that the diffusers layout has no place for."""
-    write_json(Path(folder) / HEADER_NAME, header("model", about))
+    write_json(Path(folder) / HEADER_NAME, header("model", about, made_from))
 
 
 def seal(folder: str | Path) -> dict[str, str]:

@@ -30,6 +30,7 @@ KINDS = {
     "sampling": "state of an unfinished sampling run",
     "video": "generated video with its sidecar",
     "report": "measurements of a model",
+    "export": "files in the format of another program",
 }
 
 Header = dict[str, Any]

@@ -7,7 +7,7 @@ no fixed order for metadata, and our artifacts are compared byte for byte.
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -40,6 +40,7 @@ DTYPES = {
 }
 LARGEST_HEADER = 100_000_000
 SHARD_BYTES = 5_000_000_000
+_PIECE = 1 << 22  # elements read at a time: 8 to 32 MiB
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Layout:
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
+    data_start: int = 0  # byte of the file where the data begins
 
     @property
     def elements(self) -> int:
@@ -100,7 +102,7 @@ def read_layout(path: str | Path) -> Layout:
     size = path.stat().st_size
     if size != expected:
         raise _damaged(path, f"it has {size} bytes, its header announces {expected}")
-    return Layout(tensors, metadata)
+    return Layout(tensors, metadata, 8 + length)
 
 
 def write_tensors(
@@ -108,18 +110,22 @@ def write_tensors(
     tensors: "Mapping[str, torch.Tensor]",
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write tensors to a safetensors file, atomically, one tensor in memory at a time."""
+    """Write tensors to a safetensors file, atomically, one tensor in memory at a time.
+
+    `tensors` may be lazy (see `like`): each is then asked for once, when it is written.
+    """
     import torch
 
     names = {getattr(torch, name): key for key, (name, _) in DTYPES.items() if hasattr(torch, name)}
+    likes = {name: like(tensors, name) for name in tensors}
     # Wide elements first, as the library does: every tensor is then aligned to its element.
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    order = sorted(likes, key=lambda name: (-likes[name].element_size(), name))
     header: dict[str, Any] = {}
     if metadata:
         header["__metadata__"] = dict(sorted(metadata.items()))
     end = 0
     for name in order:
-        tensor = tensors[name]
+        tensor = likes[name]
         start, end = end, end + tensor.numel() * tensor.element_size()
         shape = list(tensor.shape)
         header[name] = {"dtype": names[tensor.dtype], "shape": shape, "data_offsets": [start, end]}
@@ -139,27 +145,31 @@ def write_sharded(
     *,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Write `<stem>.safetensors`, or numbered shards and their index if it would be larger."""
+    """Write `<stem>.safetensors`, or numbered shards and their index if it would be larger.
+
+    `tensors` may be lazy (see `like`).
+    """
     folder = Path(folder)
-    shards: list[dict[str, torch.Tensor]] = [{}]
+    shards: list[list[str]] = [[]]
     used = total = 0
-    for name, tensor in tensors.items():
+    for name in tensors:
+        tensor = like(tensors, name)
         size = tensor.numel() * tensor.element_size()
         if shards[-1] and used + size > shard_bytes:
-            shards.append({})
+            shards.append([])
             used = 0
-        shards[-1][name] = tensor
+        shards[-1].append(name)
         used += size
         total += size
     metadata = {"format": "pt"}
     if len(shards) == 1:
         path = folder / f"{stem}.safetensors"
-        write_tensors(path, shards[0], metadata)
+        write_tensors(path, tensors, metadata)
         return [path]
     paths, where = [], {}
     for number, shard in enumerate(shards, start=1):
         path = folder / f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_tensors(path, shard, metadata)
+        write_tensors(path, Part(tensors, shard), metadata)
         where.update(dict.fromkeys(shard, path.name))
         paths.append(path)
     index = folder / f"{stem}.safetensors.index.json"
@@ -167,30 +177,99 @@ def write_sharded(
     return [*paths, index]
 
 
+def like(tensors: "Mapping[str, torch.Tensor]", name: str) -> "torch.Tensor":
+    """Return a tensor of the same shape and dtype as `tensors[name]`.
+
+    A lazy mapping has a method `like(name)` that gives one without data (on the device "meta");
+    of any other mapping it is the tensor itself.
+    """
+    known = getattr(tensors, "like", None)
+    found: torch.Tensor = known(name) if known is not None else tensors[name]
+    return found
+
+
+class Part(Mapping[str, Any]):
+    """Some of the tensors of a mapping, as lazy as the mapping itself."""
+
+    def __init__(self, tensors: "Mapping[str, torch.Tensor]", names: Sequence[str]) -> None:
+        self._tensors = tensors
+        self._names = names
+
+    def __getitem__(self, name: str) -> "torch.Tensor":
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def like(self, name: str) -> "torch.Tensor":
+        """Return shape and dtype of a tensor."""
+        return like(self._tensors, name)
+
+
 class Weights(Mapping[str, Any]):
     """Tensors of one or more files as a mapping: `weights[name]` maps the tensor from disk.
 
-    `infos` holds dtype and shape of each without loading anything.
+    `infos` holds dtype and shape of each without loading anything. `aliases` maps other names under
+    which a file may store a tensor to the one it has here.
     """
 
-    def __init__(self, files: list[Path]) -> None:
+    def __init__(self, files: list[Path], aliases: Mapping[str, str] | None = None) -> None:
         self.infos: dict[str, TensorInfo] = {}
         self.metadata: dict[str, str] = {}
-        self._file_of: dict[str, Path] = {}
+        self._place: dict[str, tuple[Path, str, int]] = {}  # file, name in it, start of its data
         self._open: dict[Path, Any] = {}
+        others = aliases or {}
         for file in files:
             layout = read_layout(file)
-            self.infos.update(layout.tensors)
             self.metadata.update(layout.metadata)
-            self._file_of.update(dict.fromkeys(layout.tensors, file))
+            # A tensor stored under both names is taken under its own.
+            for stored in sorted(layout.tensors, key=lambda name: name not in others):
+                name = others.get(stored, stored)
+                self.infos[name] = layout.tensors[stored]
+                self._place[name] = (file, stored, layout.data_start)
 
     def __getitem__(self, name: str) -> "torch.Tensor":
         from safetensors import safe_open
 
-        file = self._file_of[name]
+        file, stored, _ = self._place[name]
         if file not in self._open:
             self._open[file] = safe_open(str(file), framework="pt")
-        return self._open[file].get_tensor(name)
+        return self._open[file].get_tensor(stored)
+
+    def read_into(self, name: str, target: "torch.Tensor") -> None:
+        """Read a tensor into one of its shape, of any dtype and on any device.
+
+        Nothing is mapped: mapped pages count as memory of the process until the system takes them
+        back, and a conversion needs each of them once.
+        """
+        import torch
+
+        file, _, data_start = self._place[name]
+        info = self.infos[name]
+        dtype = getattr(torch, DTYPES[info.dtype][0])
+        flat = target.reshape(-1)
+        if flat.data_ptr() != target.data_ptr() or info.shape != target.shape:
+            raise ValueError(f"{name} is {info.shape}, the target {tuple(target.shape)}")
+        piece = torch.empty(min(info.elements, _PIECE), dtype=dtype)
+        with file.open("rb", buffering=0) as opened:
+            opened.seek(data_start + info.start)
+            for start in range(0, info.elements, _PIECE):
+                part = piece[: min(_PIECE, info.elements - start)]
+                view = part.view(torch.uint8).numpy().data
+                if opened.readinto(view) != view.nbytes:
+                    raise _damaged(file, f"it ends within {name}")
+                flat[start : start + len(part)].copy_(part)
+
+    def like(self, name: str) -> "torch.Tensor":
+        """Return shape and dtype of a tensor, as one without data."""
+        import torch
+
+        info = self.infos[name]
+        dtype = getattr(torch, DTYPES[info.dtype][0])
+        return torch.empty(info.shape, dtype=dtype, device="meta")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
@@ -201,43 +280,6 @@ class Weights(Mapping[str, Any]):
     def load(self) -> "dict[str, torch.Tensor]":
         """Return all tensors as a state dict that no longer depends on the files."""
         return {name: self[name].clone() for name in self}
-
-
-def weight_files(folder: str | Path, stem: str | None = None) -> list[Path]:
-    """Find the weight files of a folder: those an index names, or a single file.
-
-    ArtifactError says which file is missing. `stem` restricts the search to `<stem>.safetensors`.
-    """
-    folder = Path(folder)
-    pattern = f"{stem or '*'}.safetensors"
-    indexes = sorted(folder.glob(f"{pattern}.index.json"), key=lambda path: len(path.name))
-    if indexes:
-        return _indexed_files(indexes[0])
-    # The shortest name is the plain one: others carry a variant such as ".fp16".
-    singles = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
-    if not singles:
-        raise ArtifactError(
-            "there are no weights (*.safetensors)",
-            where=str(folder),
-            fix="check that the download is complete; .bin and .ckpt weights are not read",
-        )
-    return singles[:1]
-
-
-def _indexed_files(index: Path) -> list[Path]:
-    try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    except (ValueError, KeyError, AttributeError, OSError) as error:
-        raise _damaged(index, f"not an index of weights ({error})") from error
-    files = [index.parent / name for name in sorted(set(names))]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise ArtifactError(
-            f"{len(missing)} of {len(files)} weight files are missing: {', '.join(missing[:5])}",
-            where=str(index.parent),
-            fix="finish the download",
-        )
-    return files
 
 
 def _damaged(path: Path, reason: str) -> ArtifactError:

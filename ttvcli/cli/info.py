@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from ttvcli.cli.options import Json
-from ttvcli.cli.output import Output
+from ttvcli.cli.output import Output, human_bytes
 from ttvcli.errors import UsageError
 
 
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
           ttv info latents/
           ttv info runs/latest --json
           ttv info --model tiny
+          ttv info path/to/CogVideoX-5b
 
         Only headers are read: it answers at once, whatever the size.
         """
@@ -59,6 +60,8 @@ def rows_of(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
             rows += rows_of({str(i): entry for i, entry in enumerate(value, 1)}, f"{prefix}{name}.")
         elif isinstance(value, bool):
             rows.append((prefix + name, "yes" if value else "no"))
+        elif isinstance(value, int) and name.startswith("bytes"):
+            rows.append((prefix + name, f"{value:,} ({human_bytes(value)})"))
         elif isinstance(value, int):
             rows.append((prefix + name, f"{value:,}" if value >= 10_000 else value))
         elif isinstance(value, list):

@@ -50,6 +50,10 @@ Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto. Environment: TTV_DEVICE.")
 ]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="Number format: fp32, bf16 or fp16.")]
+AutoDtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="Number format: auto (as the model is stored), fp32, bf16, fp16."),
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads. Environment: TTV_THREADS.", min=1)
 ]

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from ttvcli.cli.options import (
+    AutoDtype,
     ConfigFile,
     Device,
     DryRun,
-    Dtype,
     Force,
     Frames,
     Gpu,
@@ -71,7 +71,7 @@ def register(app: typer.Typer) -> None:
         seed: Seed = None,
         contact_sheet: ContactSheet = None,
         gpu: Gpu = None,
-        dtype: Dtype = None,
+        dtype: AutoDtype = None,
         device: Device = None,
         threads: Threads = None,
         force: Force = None,

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ttvcli.artifacts import model_folder
+from ttvcli.artifacts.tensor_file import Weights
 from ttvcli.core.device import DTYPES, pick_device
 from ttvcli.core.diffusion.schedules import NoiseSchedule
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
@@ -60,38 +61,53 @@ def load(
 ) -> nn.Module:
     """The trained network of a component, in evaluation mode.
 
+    Names and shapes are compared from the headers before anything is allocated. Tensors then come
+    one at a time: on the CPU those stored in `dtype` stay mapped from their file, and others are
+    read and converted, so that there is never a second copy of the model.
+
     Raises:
         ArtifactError: weights are missing, superfluous or of another shape.
     """
+    network, weights = _without_data(folder, component)
+    place = device or torch.device("cpu")
+    state = {
+        name: _tensor(weights, name, _stored_as(component, name, DTYPES[dtype]), place)
+        for name in network.state_dict()
+    }
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def check_model(folder: Path) -> None:
+    """Compare the headers of all weights with the configurations; ArtifactError as in `load`."""
+    for component in NETWORKS:
+        _without_data(folder, component)
+
+
+def _without_data(folder: Path, component: str) -> tuple[nn.Module, Weights]:
+    """The network of a component on the device "meta", and weights that fit it."""
     values = model_folder.read_config(folder, component)
     with torch.device("meta"):
         network = build(component, values, folder / component)
     weights = model_folder.open_weights(folder, component)
-    wanted = network.state_dict()
-    problems = [f"missing {name}" for name in wanted if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in wanted]
-    if problems:
-        raise ArtifactError(
-            f"{len(problems)} weights do not fit the config: {', '.join(problems[:5])}",
-            where=str(folder / component),
-            fix="use the config.json the weights were saved with",
-        )
-    network = network.to_empty(device=device or "cpu")
-    _fill(network, weights, folder / component, DTYPES[dtype])
-    return network.eval()
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    model_folder.check_weights(weights, wanted, where=folder / component)
+    return network, weights
 
 
-def _fill(network: nn.Module, weights: Any, where: Path, dtype: torch.dtype) -> None:
-    network.to(dtype)
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            value = weights[name]
-            if value.shape != tensor.shape:
-                raise ArtifactError(
-                    f"{name} is {list(value.shape)}, the config asks for {list(tensor.shape)}",
-                    where=str(where),
-                )
-            tensor.copy_(value)
+def _tensor(weights: Weights, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    stored = weights.like(name)
+    if stored.dtype == dtype and device.type == "cpu":
+        return weights[name]
+    tensor = torch.empty(stored.shape, dtype=dtype, device=device)
+    weights.read_into(name, tensor)
+    return tensor
+
+
+def _stored_as(component: str, name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a tensor in a network of `dtype`; see `T5Encoder.cast` for the exception."""
+    is_exception = component == "text_encoder" and name.endswith("DenseReluDense.wo.weight")
+    return torch.float32 if is_exception and dtype == torch.float16 else dtype
 
 
 def scaling_factor(vae: dict[str, Any]) -> float:

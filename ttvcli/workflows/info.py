@@ -12,9 +12,12 @@ from ttvcli.artifacts.manifest import MANIFEST_NAME, Record, read_manifest
 from ttvcli.artifacts.runs import last_metrics
 from ttvcli.artifacts.schema import HEADER_NAME, KINDS, Header, read_header
 from ttvcli.artifacts.storyboard import read_storyboards
-from ttvcli.artifacts.tensor_file import Weights, read_layout, weight_files
+from ttvcli.artifacts.tensor_file import Weights, read_layout
 from ttvcli.artifacts.video import read_sidecar, sidecar_path
+from ttvcli.artifacts.weight_files import weight_files
+from ttvcli.core.models.cogvideox import published
 from ttvcli.errors import ArtifactError
+from ttvcli.workflows.dtype_choice import choose_dtype
 from ttvcli.workflows.step import SILENT, Progress
 
 Facts = dict[str, Any]
@@ -24,6 +27,7 @@ SIZES = {
     "vae": ("block_out_channels", "latent_channels"),
     "text_encoder": ("num_layers", "d_model", "vocab_size"),
 }
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 STORYBOARD_SUFFIXES = (".json", ".jsonl", ".txt")
 
 
@@ -70,7 +74,7 @@ def _folder(path: Path) -> tuple[str, Facts]:
         found = read_header(path)
         kind = str(found.get("kind"))
         describe = _run if kind == "run" else _clips
-        return kind, {**_of_header(found), **describe(path)}
+        return kind, {**_of_header(found), **({} if kind == "export" else describe(path))}
     if (path / MANIFEST_NAME).is_file():
         return "clips", _clips(path)
     if (path / "config.json").is_file() and list(path.glob("*.safetensors*")):
@@ -167,7 +171,8 @@ def _weights(weights: Weights) -> Facts:
 
 
 def _model(path: Path) -> Facts:
-    facts: Facts = dict(model_folder.read_about(path))
+    facts: Facts = {**_family(path), **model_folder.read_about(path)}
+    resident: dict[str, int] = {}
     for component in NETWORKS:
         if not model_folder.has_component(path, component):
             facts[component] = "absent"
@@ -176,9 +181,31 @@ def _model(path: Path) -> Facts:
         sizes = {name: config[name] for name in SIZES[component] if name in config}
         weights = _weights(model_folder.open_weights(path, component))
         facts[component] = {**weights, **sizes}
+        resident[component] = weights["parameters"] * BYTES.get(facts.get("runs in", ""), 4)
     for component in ("tokenizer", "scheduler"):
         facts[component] = "present" if model_folder.has_component(path, component) else "absent"
+    if len(resident) > 1:
+        largest = max(resident, key=lambda name: resident[name])
+        facts["weights in memory"] = {
+            "largest": largest,
+            "bytes one network at a time": resident[largest],
+            "bytes all together": sum(resident.values()),
+        }
     return facts
+
+
+def _family(path: Path) -> Facts:
+    """What the model is called, the clip it was made for, and the arithmetic it runs in."""
+    if not model_folder.has_component(path, "transformer"):
+        return {}
+    config, about = model_folder.read_config(path, "transformer"), model_folder.read_about(path)
+    vae = model_folder.has_component(path, "vae") and model_folder.read_config(path, "vae")
+    ratio = 2 ** (len((vae or {}).get("block_out_channels", (0,) * 4)) - 1)
+    return {
+        "family": published.family(config, about),
+        "made for": published.default_clip(config, about, ratio),
+        "runs in": choose_dtype("auto", path, "cpu"),
+    }
 
 
 def _checkpoint(path: Path) -> Facts:

@@ -79,8 +79,8 @@ class SampleConfig:
         },
     )
     seed: int = field(default=42, metadata={"help": "seed of the noise"})
-    dtype: Literal["fp32", "bf16", "fp16"] = field(
-        default="fp32", metadata={"help": "arithmetic of the networks"}
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = field(
+        default="auto", metadata={"help": "arithmetic of the networks; auto: as they are stored"}
     )
     crf: int = field(default=12, metadata={"help": "H.264 quality: 0 best, 51 worst"})
     keep_latents: bool = field(
@@ -156,6 +156,7 @@ def plan(config: SampleConfig) -> Plan:
             ("sampler", f"{chosen.sampler}, {chosen.steps} steps"),
             ("guidance", f"{chosen.guidance:g} ({chosen.guidance_mode})"),
             ("seed", chosen.seed),
+            ("dtype", chosen.dtype),
             ("out", f"{chosen.out}{' (is there already)' if is_done else ''}"),
             *[(f"segment {i}", s.text) for i, s in enumerate(request.board.segments, 1)],
             *[("warning", text) for text in request.warnings],
@@ -178,8 +179,10 @@ def run(config: SampleConfig, progress: Progress = SILENT) -> SampleResult:
     if _is_done(request):
         progress.note(f"{config.out} is there already, with these settings")
         return _result(request, read_sidecar(config.out).get("sampling", {}))
+    from ttvcli.workflows.components import check_model
     from ttvcli.workflows.generate import decode_to_video, generate_latents, machine
 
+    check_model(request.folder)
     identity = request.identity()
     stored = _latents_path(config.out)
     latents = _stored_latents(stored, identity)

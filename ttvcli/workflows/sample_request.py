@@ -15,6 +15,7 @@ from ttvcli.artifacts.atomic import sha256_file
 from ttvcli.artifacts.schema import plain, settings_hash
 from ttvcli.artifacts.storyboard import Storyboard
 from ttvcli.errors import ArtifactError, UsageError, nearest
+from ttvcli.workflows.dtype_choice import choose_dtype
 from ttvcli.workflows.first_frame import check_image
 from ttvcli.workflows.sample_fit import check_fit, compression, fit_warnings, settle_size
 from ttvcli.workflows.sample_length import makes_segments, settle_length
@@ -155,6 +156,7 @@ def check(config: "SampleConfig") -> Request:
         config, **{k: value for k, value in preferred.items() if getattr(config, k) is None}
     )
     _check_sampler(str(config.sampler))
+    config = dataclasses.replace(config, dtype=choose_dtype(config.dtype, folder, config.device))
     _check_model(folder, config.model_hash)
     length = settle_length(config, transformer, about)
     width, height = settle_size(config.size, transformer, compression(vae)[1])

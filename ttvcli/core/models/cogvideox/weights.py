@@ -8,9 +8,16 @@ scale, gate of video, then of text.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
+
+from ttvcli.core.models.rewriting import Recipe, Rewritten, renamed
+
+PUBLIC_PREFIX = "dit."
+PUBLIC_NORM_EPS = 1e-6
+# kind -> (mini-batch, base learning rate) of the public training settings
+PUBLIC_TTT = {"ttt_mlp": (64, 0.1), "ttt_linear": (16, 1.0)}
 
 # (ours, public); a block's names are relative to `transformer_blocks.{i}.` and `layers.{i}.`.
 _OUTSIDE = (
@@ -63,21 +70,31 @@ def our_name(name: str) -> str:
     return _translate(name, r"layers\.(\d+)\.", "transformer_blocks.{}.", ours=False)
 
 
-def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict as the public one."""
-    return {
-        public_name(name): tensor.unsqueeze(1) if ".ttt.lr_" in name else tensor
-        for name, tensor in state.items()
-    }
+def is_public(names: Iterable[str]) -> bool:
+    """Tell whether names are those of a TTT-Video DiT."""
+    return any(name.endswith("patch_embedding.vid_proj.weight") for name in names)
 
 
-def from_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The public state dict, with or without the prefix `dit.`, as ours."""
-    bare = {name.removeprefix("dit."): tensor for name, tensor in state.items()}
-    return {
-        our_name(name): tensor.squeeze(1) if ".learnable_ttt_lr_" in name else tensor
-        for name, tensor in bare.items()
+def to_public(state: Mapping[str, Tensor], prefix: str = "") -> Rewritten:
+    """Our state dict as the public one, made tensor by tensor."""
+    recipes = {
+        prefix + public_name(name): Recipe((name,), lambda tensor: tensor.unsqueeze(1))
+        if ".ttt.lr_" in name
+        else renamed(name)
+        for name in state
     }
+    return Rewritten(state, recipes)
+
+
+def from_public(state: Mapping[str, Tensor]) -> Rewritten:
+    """The public state dict, with or without the prefix `dit.`, as ours, tensor by tensor."""
+    recipes = {
+        our_name(name.removeprefix(PUBLIC_PREFIX)): Recipe((name,), lambda t: t.squeeze(1))
+        if ".learnable_ttt_lr_" in name
+        else renamed(name)
+        for name in state
+    }
+    return Rewritten(state, recipes)
 
 
 def _translate(name: str, block_pattern: str, block_format: str, *, ours: bool) -> str:

@@ -12,6 +12,7 @@ _IGNORED = {
     "latents_std",
     "shift_factor",
     "sample_height",
+    "sample_size",
     "sample_width",
 }
 
