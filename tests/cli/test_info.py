@@ -98,7 +98,7 @@ FIVE = {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embe
             "CogVideoX1.5-5B-I2V",
             "81 at 16",
         ),
-        ({**FIVE, "num_layers": 6}, "CogVideoX of other sizes", "49 at 16"),
+        ({**FIVE, "num_layers": 6}, "CogVideoX of other sizes", "49 at 8"),
     ],
 )
 def test_a_published_model_is_recognised(

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ttvcli.core.models.cogvideox.published import generation
 from ttvcli.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
@@ -9,7 +10,6 @@ if TYPE_CHECKING:
 
 # CogVideoX-1.5 names 300x300 latents, a limit of its position tables and not a picture size.
 _NO_SIZE = (300, 300)
-_SIZE_OF_SECOND_GENERATION = (1360, 768)
 _MOST_STRETCH = 1.02  # of an image, before it is worth a warning
 
 
@@ -47,7 +47,8 @@ def settle_size(size: str | None, transformer: dict[str, Any], space: int) -> tu
 def _trained_size(transformer: dict[str, Any], space: int) -> tuple[int, int]:
     latents = (transformer.get("sample_width", 90), transformer.get("sample_height", 60))
     if latents == _NO_SIZE:
-        return _SIZE_OF_SECOND_GENERATION
+        known = generation(transformer)
+        return known.width, known.height
     return latents[0] * space, latents[1] * space
 
 

@@ -18,6 +18,7 @@ from ttvcli.artifacts.storyboard import (
     check_storyboard,
     read_storyboard,
 )
+from ttvcli.core.models.cogvideox.published import generation
 from ttvcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _check_longest(seconds: float) -> None:
 def _clip(config: "SampleConfig", transformer: dict[str, Any]) -> Length:
     """Texts and length for public CogVideoX, whose attention spans the whole clip."""
     second_generation = transformer.get("patch_size_t") is not None
-    fps = config.fps or (16 if second_generation else 8)
+    fps = config.fps or generation(transformer).fps
     board = _board(config, None)
     if board is not None and len(board.segments) > 1:
         raise UsageError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SEGMENT_FPS = 16  # of 3 s segments, which models with TTT layers make
 SSM_NAMES = {"ttt_mlp": "TTT-MLP", "ttt_linear": "TTT-Linear"}
 
 
@@ -59,6 +60,12 @@ def recognise(config: Mapping[str, Any]) -> Published | None:
     return next((model for model in PUBLISHED if model.fits(config)), None)
 
 
+def generation(config: Mapping[str, Any]) -> Published:
+    """Return the published model of the same generation: 1.5 has patches in time, 1.0 has not."""
+    second = config.get("patch_size_t") is not None
+    return next(model for model in PUBLISHED[1:] if (model.patch_size_t is not None) == second)
+
+
 def family(config: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """Return what a person would call a model, such as "CogVideoX-5B with TTT-MLP".
 
@@ -86,9 +93,11 @@ def default_clip(
     """
     known = recognise(config)
     if known is not None:
-        size, frames, fps = f"{known.width}x{known.height}", known.frames, known.fps
+        size, frames = f"{known.width}x{known.height}", known.frames
     else:
         sides = (config.get("sample_width", 90), config.get("sample_height", 60))
         size = "x".join(str(side * spatial_ratio) for side in sides)
-        frames, fps = int(config.get("sample_frames", 49)), 16
+        frames = int(config.get("sample_frames", 49))
+    has_segments = config.get("ssm", "none") != "none"
+    fps = SEGMENT_FPS if has_segments else generation(config).fps
     return {"size": size, "frames": frames, "fps": int(about.get("fps", fps))}
