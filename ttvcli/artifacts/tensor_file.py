@@ -192,6 +192,10 @@ class Weights(Mapping[str, Any]):
             self._open[file] = safe_open(str(file), framework="pt")
         return self._open[file].get_tensor(name)
 
+    def file_of(self, name: str) -> Path:
+        """Return the file that holds a tensor."""
+        return self._file_of[name]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
 
