@@ -16,6 +16,7 @@ from ttvcli.cli.options import (
     Json,
     Model,
     Negative,
+    Offload,
     Out,
     Quiet,
     Seconds,
@@ -25,6 +26,7 @@ from ttvcli.cli.options import (
     Size,
     Steps,
     Threads,
+    VramLimit,
 )
 from ttvcli.cli.run_step import execute
 
@@ -66,6 +68,8 @@ def register(app: typer.Typer) -> None:
         dtype: Dtype = None,
         device: Device = None,
         threads: Threads = None,
+        offload: Offload = None,
+        vram_limit: VramLimit = None,
         force: Force = None,
         json: Json = False,
         quiet: Quiet = False,
@@ -107,6 +111,8 @@ def register(app: typer.Typer) -> None:
                 "dtype": dtype,
                 "device": device,
                 "threads": threads,
+                "offload": offload,
+                "vram_limit": vram_limit,
                 "force": force,
             },
             json=json,

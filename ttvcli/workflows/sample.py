@@ -18,6 +18,7 @@ from ttvcli.artifacts.safetensors_file import write_artifact
 from ttvcli.artifacts.schema import settings_hash
 from ttvcli.artifacts.video import new_video, read_sidecar, sidecar_path
 from ttvcli.errors import ArtifactError, UsageError, WorkFailed
+from ttvcli.workflows.memory_plan import check_memory, memory_items, parse_bytes
 from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.sample_request import Request, check
 from ttvcli.workflows.step import SILENT, Plan, Progress, check_seed
@@ -61,6 +62,12 @@ class SampleConfig:
     force: bool = field(default=False, metadata={"help": "replace a video of other settings"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, mps"})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 lets torch choose"})
+    offload: Literal["auto", "none", "cpu", "disk"] = field(
+        default="auto", metadata={"help": "where weights wait that do not fit"}
+    )
+    vram_limit: str = field(
+        default="", metadata={"help": "memory to stay under, 22GiB; empty: what the device has"}
+    )
 
     def __post_init__(self) -> None:
         if self.prompt is not None and self.storyboard is not None:
@@ -81,6 +88,8 @@ class SampleConfig:
             raise UsageError(f"crf must be 0 to 51, got {self.crf}")
         if self.threads < 0:
             raise UsageError(f"--threads must not be negative, got {self.threads}")
+        if self.vram_limit:
+            parse_bytes(self.vram_limit)
         check_seed(self.seed)
 
 
@@ -103,10 +112,8 @@ def plan(config: SampleConfig) -> Plan:
     request = check(config)
     is_done = _is_done(request)
     frames, channels, height, width = request.latent_shape
-    sizes = {
-        name: sum(p.stat().st_size for p in model_folder.component_files(request.folder, name))
-        for name in ("text_encoder", "transformer", "vae")
-    }
+    memory = check_memory(request)
+    found, sizes, seconds = memory_items(request, memory)
     chosen = request.config
     return Plan(
         command="sample",
@@ -119,10 +126,12 @@ def plan(config: SampleConfig) -> Plan:
             ("guidance", f"{chosen.guidance:g} ({chosen.guidance_mode})"),
             ("seed", chosen.seed),
             ("out", f"{chosen.out}{' (is there already)' if is_done else ''}"),
+            *found,
             *[(f"segment {i}", s.text) for i, s in enumerate(request.board.segments, 1)],
             *[("warning", text) for text in request.warnings],
         ],
-        bytes={f"{name} weights on disk": size for name, size in sizes.items()},
+        bytes=sizes,
+        eta_seconds=seconds,
     )
 
 
@@ -134,6 +143,7 @@ def run(config: SampleConfig, progress: Progress = SILENT) -> SampleResult:
         WorkFailed: the model produced numbers that are not finite.
     """
     request = check(config)
+    check_memory(request)
     for text in request.warnings:
         progress.warn(text)
     config = request.config

@@ -31,6 +31,7 @@ LONGEST_SECONDS = 600  # far beyond what any model was trained for; a slip of th
 _NOT_OF_THE_VIDEO = (
     *("out", "contact_sheet", "keep_latents", "force"),
     *("device", "threads", "model_hash"),
+    *("offload", "vram_limit"),
 )
 
 

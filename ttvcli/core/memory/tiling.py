@@ -157,9 +157,7 @@ def attend(
         out[:, start : start + video.shape[1]] = attn.to_out(video)
 
 
-def mix_heads(
-    attn: LocalAttention, window_1WD: Tensor, rotary: Tensor | None, tile: int
-) -> Tensor:
+def mix_heads(attn: LocalAttention, window_1WD: Tensor, rotary: Tensor | None, tile: int) -> Tensor:
     """Attention within a window, some heads at a time, before the output projection."""
     mixed = torch.empty_like(window_1WD)
     for heads in head_groups(attn.heads, window_1WD.shape[1], tile):

@@ -11,6 +11,7 @@ from ttvcli.core.models.vae.config import VAEConfig
 
 KERNEL = 27  # weights of a 3x3x3 convolution for one channel in and out
 PAST = 2  # frames it looks back
+UNFOLDED = 20480  # channels x frames x rows up to which a CPU unfolds
 
 
 @dataclass
@@ -18,10 +19,18 @@ class _Walk:
     """Counts while it goes through the decoder; sizes in elements."""
 
     frames: int
-    area: int
+    height: int
+    width: int
+    gpu: bool
+    size_of_element: int
     caches: int = 0
     peak: int = 0
     multiplications: int = 0
+
+    @property
+    def area(self) -> int:
+        """Places of a frame."""
+        return self.height * self.width
 
     def live(self, *arrays: int) -> None:
         """So many elements live at once, in arrays and in what is kept so far."""
@@ -34,11 +43,19 @@ class _Walk:
     def convolve(self, inside: int, outside: int, beside: int) -> None:
         """A causal convolution whose input lives on, with `beside` elements of others."""
         given, joined, made = self.size(inside), self.size(inside, PAST), self.size(outside)
-        self.live(beside, given, joined, made, max(joined, made) if self._reorders else 0)
+        self.live(beside, given, joined, made, self.workspace(inside, made))
         self.caches += inside * PAST * self.area
         self.multiplications += KERNEL * inside * made
 
-    _reorders: bool = False
+    def workspace(self, inside: int, made: int) -> int:
+        """What a convolution needs beside input and output."""
+        if self.gpu:
+            return 0
+        # PyTorch's rule for leaving a small fp32 convolution to its own code, which unfolds it.
+        rows = inside * (self.frames + PAST) * self.height
+        if self.size_of_element == 4 and rows <= UNFOLDED:
+            return KERNEL * self.size(inside)
+        return self.size(inside, PAST) + made  # oneDNN's own order of input and output
 
     def residual(self, inside: int, outside: int) -> None:
         """`ResBlock` with the decoder's norms."""
@@ -57,28 +74,27 @@ class _Walk:
             self.frames = 2 * self.frames - self.frames % 2
         longer = self.size(channels)
         self.live(before, 2 * longer)
-        self.area *= 4
+        self.height, self.width = 2 * self.height, 2 * self.width
         wide = self.size(channels)
-        self.live(longer, wide, wide, wide if self._reorders else 0)
+        self.live(longer, wide, wide, 0 if self.gpu else 2 * wide)
         self.multiplications += 9 * channels * wide
 
 
 def decode_footprint(
-    config: VAEConfig, latent_frames: int, height: int, width: int, *, first: bool, gpu: bool
+    config: VAEConfig, latents: tuple[int, int, int], size: int, *, first: bool, gpu: bool
 ) -> tuple[int, int, int]:
-    """One chunk: elements of activations at most, of caches kept, and multiplications.
+    """One chunk: bytes of activations at most, of caches kept, and multiplications.
 
     Args:
-        latent_frames: of the whole video.
-        height, width: of the latents.
+        latents: frames, height and width of the whole video's latents.
+        size: bytes of an element.
         first: whether it is the first chunk, which may hold a frame more.
-        gpu: there convolutions work in place; on a CPU they reorder input or output.
+        gpu: convolutions need no memory there but for input and output.
     """
-    frames = min(2, latent_frames)
-    if first and latent_frames > 2:
-        frames += latent_frames % 2
-    walk = _Walk(frames, height * width)
-    walk._reorders = not gpu
+    frames = min(2, latents[0])
+    if first and latents[0] > 2:
+        frames += latents[0] % 2
+    walk = _Walk(frames, latents[1], latents[2], gpu, size)
     widths = config.block_out_channels[::-1]
     walk.convolve(config.latent_channels, widths[0], beside=0)
     for _ in range(2):
@@ -91,13 +107,12 @@ def decode_footprint(
             walk.enlarge(channels, in_time=i < config.time_stages)
     walk.live(3 * walk.size(widths[-1]))
     walk.convolve(widths[-1], config.out_channels, beside=0)
-    return walk.peak, walk.caches, walk.multiplications
+    return walk.peak * size, walk.caches * size, walk.multiplications
 
 
-def decode_flops(config: VAEConfig, latent_frames: int, height: int, width: int) -> int:
+def decode_flops(config: VAEConfig, latents: tuple[int, int, int]) -> int:
     """Floating-point operations of decoding a whole video."""
-    chunks = max(1, latent_frames // 2)
-    sizes = (config, latent_frames, height, width)
-    first = decode_footprint(*sizes, first=True, gpu=True)[2]
-    later = decode_footprint(*sizes, first=False, gpu=True)[2]
-    return 2 * (first + (chunks - 1) * later)
+    first, later = (
+        decode_footprint(config, latents, 2, first=f, gpu=True)[2] for f in (True, False)
+    )
+    return 2 * (first + (max(1, latents[0] // 2) - 1) * later)

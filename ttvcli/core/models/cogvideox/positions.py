@@ -89,7 +89,9 @@ def sine_table(
     first frame.
     """
     scale = config.spatial_interpolation_scale
-    time_at = torch.arange(first, first + frames, device=device) / config.temporal_interpolation_scale
+    time_at = (
+        torch.arange(first, first + frames, device=device) / config.temporal_interpolation_scale
+    )
     row_at = torch.arange(rows, dtype=torch.float32, device=device) / scale
     column_at = torch.arange(columns, dtype=torch.float32, device=device) / scale
 

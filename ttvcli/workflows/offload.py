@@ -1,0 +1,107 @@
+"""Load the large networks of a model as the memory plan says: resident, or streamed in part."""
+
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ttvcli.artifacts import model_folder
+from ttvcli.artifacts.weight_reader import WeightReader
+from ttvcli.core.device import DTYPES
+from ttvcli.core.memory.plan import Stage
+from ttvcli.core.memory.streaming import place
+from ttvcli.core.memory.tiling import forward_in_tiles
+from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
+from ttvcli.workflows import components
+from ttvcli.workflows.memory_plan import BLOCKS, check_memory
+from ttvcli.workflows.sample_request import Request
+
+TIED = "encoder.embed_tokens.weight"  # T5's embedding under its second name
+
+
+class Denoiser(nn.Module):
+    """The transformer; a pass too large for the plan's tile goes in tiles."""
+
+    def __init__(self, network: CogVideoXTransformer, tile: int) -> None:
+        super().__init__()
+        self.network, self.tile = network, tile
+
+    def forward(
+        self, latents: Tensor, text: Tensor, timestep: Tensor, ofs: Tensor | None = None
+    ) -> Tensor:
+        patch = self.network.config.patch_size**2 * (self.network.config.patch_size_t or 1)
+        video = latents[:, :, 0].numel() // patch
+        if video + text[..., 0].numel() <= self.tile:
+            return self.network(latents, text, timestep, ofs)
+        return forward_in_tiles(self.network, latents, text, timestep, ofs, tile=self.tile)
+
+
+def load_denoiser(request: Request, device: torch.device, videos: int = 1) -> Denoiser:
+    """The transformer for so many videos at once.
+
+    Raises:
+        WouldNotFit: no way of running it keeps within the limits.
+    """
+    stage = check_memory(request, videos).transformer
+    network = _load(request, "transformer", stage, device)
+    assert isinstance(network, CogVideoXTransformer)
+    return Denoiser(network, stage.tile)
+
+
+def load_text_encoder(request: Request, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Token ids [texts, L] to embeddings [texts, L, E], each text as if it were alone.
+
+    Raises:
+        WouldNotFit: see `load_denoiser`.
+    """
+    stage = check_memory(request).text
+    encoder = _load(request, "text_encoder", stage, device)
+    if stage.offload == "none":
+        return lambda ids: torch.cat([encoder(row) for row in ids.split(1)])
+    return encoder
+
+
+def _load(request: Request, component: str, stage: Stage, device: torch.device) -> nn.Module:
+    folder, dtype = request.folder, request.config.dtype
+    network = _on_meta(folder, component, dtype)
+    weights = model_folder.open_weights(folder, component)
+    if set(network.state_dict()) != {name for name in weights if name != TIED}:
+        # Weights under other names, or the wrong ones: `components.load` knows or says which.
+        return components.load(folder, component, dtype=dtype, device=device)
+    reader = WeightReader(weights)
+    is_text = component == "text_encoder"
+    ring = place(
+        network,
+        _blocks(network, BLOCKS[component]),
+        BLOCKS[component],
+        reader,
+        device=device,
+        resident=stage.resident,
+        from_disk=stage.offload == "disk",
+        cyclic=not is_text,
+        by_row=is_text and stage.offload != "none",
+    )
+    weakref.finalize(network, _close, ring, reader)
+    return network
+
+
+def _close(*opened: Any) -> None:
+    for each in opened:
+        if each is not None:
+            each.close()
+
+
+def _on_meta(folder: Path, component: str, dtype: str) -> nn.Module:
+    values = model_folder.read_config(folder, component)
+    with torch.device("meta"):
+        network = components.build(component, values, folder / component)
+    return network.to(DTYPES[dtype]).eval()
+
+
+def _blocks(network: nn.Module, prefix: str) -> nn.ModuleList:
+    blocks = network.get_submodule(prefix.rstrip("."))
+    assert isinstance(blocks, nn.ModuleList)
+    return blocks
