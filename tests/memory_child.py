@@ -100,4 +100,4 @@ if __name__ == "__main__":
     warm(DTYPES[arguments["size"]])
     before = forget_peak()
     globals()[sys.argv[1]](**arguments)
-    print(json.dumps({"before": before, "added": memory("VmHWM") - before}))
+    sys.stdout.write(json.dumps({"before": before, "added": memory("VmHWM") - before}))

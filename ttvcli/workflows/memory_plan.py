@@ -5,6 +5,7 @@ The answer of `ttv sample --dry-run`, and what the run itself then keeps to.
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -119,7 +120,8 @@ def check_memory(request: "Request", videos: int = 1) -> MemoryPlan:
     else:
         need, there = plan.peak, plan.limits.device
     raise WouldNotFit(
-        f"the {stage.name} needs {need / GIB:.1f} GiB of {where}, {there / GIB:.1f} GiB may be used",
+        f"the {stage.name} needs {need / GIB:.1f} GiB of {where}, "
+        f"{there / GIB:.1f} GiB may be used",
         where=str(request.folder),
         fix=_remedy(request, videos),
     )
@@ -128,27 +130,28 @@ def check_memory(request: "Request", videos: int = 1) -> MemoryPlan:
 def _remedy(request: "Request", videos: int) -> str:
     """The first single option with which the request fits."""
     config = request.config
-    step = 8 * int(request.transformer.get("patch_size", 2))
-    shapes = [
-        tuple(
-            max(step, int(side * share) // step * step) for side in (request.width, request.height)
-        )
-        for share in (0.75, 0.5, 0.25)
-    ]
     tries: list[tuple[str, Request]] = []
     if config.offload not in ("auto", "disk"):
         tries.append(("--offload disk", _with(request, offload="disk")))
     if config.dtype == "fp32":
         tries.append(("--dtype bf16", _with(request, dtype="bf16")))
-    tries += [
-        (f"--size {w}x{h}", replace(_with(request, size=f"{w}x{h}"), width=w, height=h))
-        for w, h in shapes
-    ]
+    if not request.transformer.get("use_learned_positional_embeddings"):
+        tries += _smaller(request)
     for option, other in tries:
         if plan_memory(other, videos).fits:
             return option
     need = plan_memory(_with(request, offload="auto"), videos).peak
     return f"--vram-limit {-(-need // GIB)}GiB, on a machine that has it"
+
+
+def _smaller(request: "Request") -> "Iterator[tuple[str, Request]]":
+    step = 8 * int(request.transformer.get("patch_size", 2))
+    for share in (0.75, 0.5, 0.25):
+        width, height = (
+            max(step, int(side * share) // step * step) for side in (request.width, request.height)
+        )
+        size = f"{width}x{height}"
+        yield f"--size {size}", replace(_with(request, size=size), width=width, height=height)
 
 
 def _with(request: "Request", **changes: Any) -> "Request":

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.atomic import sha256_file, write_bytes
 from ttvcli.artifacts.latents import KIND as LATENTS
 from ttvcli.artifacts.latents import load_latents

@@ -158,7 +158,7 @@ def place_weights(
 
 
 def ways(offload: str, gpu: bool) -> tuple[str, ...]:
-    """What `--offload` allows, in order of speed; on a CPU there is nothing between all and disk."""
+    """What `--offload` allows, quickest first; on a CPU, host memory is the device's."""
     if offload == "auto":
         return ("none", "cpu", "disk") if gpu else ("none", "disk")
     return ("none",) if offload == "cpu" and not gpu else (offload,)

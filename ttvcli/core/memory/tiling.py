@@ -3,15 +3,16 @@
 Shape legend: B rows (guidance makes 2), M text tokens, N video tokens, L = M + N, W tokens of a
 window, D width, H heads, K head width.
 
-Two arrays of the whole video exist at a time: the tokens of all rows, `[B, L, D]` with text in front,
-and what a block adds to one row. Rows go through a block one after the other, so that its weights
-are needed once; attention goes window by window and, like TTT, a few heads at a time; everything
-that treats tokens singly goes tile by tile; TTT carries its state from tile to tile. All arrays of
-tokens are changed in place: there must be no gradients.
+Two arrays of the whole video exist at a time: the tokens of all rows, `[B, L, D]` with text in
+front, and what a block adds to one row. Rows go through a block one after the other, so that its
+weights are needed once; attention goes window by window and, like TTT, a few heads at a time;
+everything that treats tokens singly goes tile by tile; TTT carries its state from tile to tile. All
+arrays of tokens are changed in place: there must be no gradients.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -229,7 +230,7 @@ def head_groups(heads: int, tokens: int, tile: int) -> list[slice]:
     at_once = max(1, min(heads, heads * tile // tokens))
     count = -(-heads // at_once)
     borders = [heads * i // count for i in range(count + 1)]
-    return [slice(a, b) for a, b in zip(borders, borders[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(borders)]
 
 
 def shifted(norm: AdaptiveNorm, x_1LD: Tensor, modulation: Tensor, stream: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Bytes and operations of decoding with the causal VAE, found by walking through its layers.
 
 Decoding goes two latent frames at a time (three in the first chunk of an odd number) and keeps two
-frames of the input of each convolution, so none of this depends on the length of the video. Importing
-this does not import torch.
+frames of the input of each convolution, so none of this depends on the length of the video.
+Importing this does not import torch.
 """
 
 from dataclasses import dataclass
