@@ -76,11 +76,10 @@ def transformer(folder: str, size: int, tile: int, resident: int, clip: dict[str
         latents = torch.randn(rows, clip["frames"], config.in_channels, side, side)
         text = torch.randn(rows, clip["segments"], clip["text"], config.text_embed_dim)
         batch = latents.to(DTYPES[size]), text.to(DTYPES[size]), torch.full((rows,), 500)
-        for _ in range(2):
-            if tile:
-                forward_in_tiles(network, *batch, tile=tile)
-            else:
-                network(*batch)
+        if tile:
+            forward_in_tiles(network, *batch, tile=tile)
+        else:
+            network(*batch)
         if ring:
             ring.close()
 

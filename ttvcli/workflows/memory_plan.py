@@ -276,8 +276,7 @@ def memory_items(
 ) -> tuple[list[tuple[str, str]], dict[str, int], float]:
     """For `--dry-run`: how it will be run, bytes by class, and seconds."""
     seconds, source = estimate(request, plan)
-    clip = clip_of(request)
-    items = [(f"run {stage.name}", describe(stage, clip)) for stage in plan.stages]
+    items = [(f"run {stage.name}", describe(stage)) for stage in plan.stages]
     items.append(("time from", source))
     sizes = {
         f"{name} on disk": sum(
@@ -296,16 +295,16 @@ def memory_items(
     return items, sizes, seconds
 
 
-def describe(stage: Stage, clip: Clip) -> str:
+def describe(stage: Stage) -> str:
     """Where a stage's weights go and how its passes are cut, in words."""
     if stage.offload == "none":
         text = "all weights resident"
     else:
         place = {"cpu": "in host memory", "disk": "on disk"}[stage.offload]
         text = f"{stage.resident} of {stage.blocks} blocks resident, the others {place}"
-    if not stage.tile:
+    if stage.name != "transformer":
         return text
-    if clip.needs_tiles(stage.tile):
+    if stage.tile:
         return f"{text}; in tiles of {stage.tile} tokens, guidance in two passes"
     return f"{text}; whole passes, guidance in one"
 

@@ -23,7 +23,7 @@ TIED = "encoder.embed_tokens.weight"  # T5's embedding under its second name
 
 
 class Denoiser(nn.Module):
-    """The transformer; a pass too large for the plan's tile goes in tiles."""
+    """The transformer, in tiles of so many tokens or (0) whole."""
 
     def __init__(self, network: CogVideoXTransformer, tile: int) -> None:
         super().__init__()
@@ -32,9 +32,7 @@ class Denoiser(nn.Module):
     def forward(
         self, latents: Tensor, text: Tensor, timestep: Tensor, ofs: Tensor | None = None
     ) -> Tensor:
-        patch = self.network.config.patch_size**2 * (self.network.config.patch_size_t or 1)
-        video = latents[:, :, 0].numel() // patch
-        if video + text[..., 0].numel() <= self.tile:
+        if not self.tile:
             return self.network(latents, text, timestep, ofs)
         return forward_in_tiles(self.network, latents, text, timestep, ofs, tile=self.tile)
 

@@ -123,3 +123,10 @@ def test_decoding_does_not_grow_with_length() -> None:
     # decoder caches at 480 x 720 in bf16: the counted 2.81 GB
     assert bytes_of(13)[0][1] == pytest.approx(2.81e9, rel=0.02)
     assert plan_vae(VAEConfig(), 431_167_814, (253, 60, 90), 2, gpu=True).peak < 12 * GIB
+
+
+def test_short_passes_are_left_whole_and_long_ones_are_not() -> None:
+    clip = Clip(rows=2, segments=1, text=226, frames=5, frame=60)
+    short = plan_transformer(TTT, TTT_BYTES, clip, 2, gpu(80), "auto")
+    long = plan_transformer(TTT, TTT_BYTES, THREE_SECONDS, 2, gpu(80), "auto")
+    assert (short.tile, long.tile) == (0, 8192)

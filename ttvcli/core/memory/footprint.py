@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 
 FP32 = 4
-# oneDNN keeps a copy of the weights it multiplies with in its own order while it does.
-_PACKED = 1
+CPU_LIBRARIES = 16 * 2**20  # what matrix products and convolutions keep once they have run
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,27 @@ class Clip:
         own, shared = divmod(self.frames, self.segments)
         return self.text + (own + shared) * self.frame
 
-    def needs_tiles(self, tile: int) -> bool:
-        """Whether a pass goes in tiles, row by row, instead of whole and with all rows at once."""
-        return self.rows * self.length > tile
+    def array(self, width: int, size: int) -> int:
+        """Bytes of an array of all tokens."""
+        return self.rows * self.length * width * size
 
 
 def transformer_activations(config: CogVideoXConfig, clip: Clip, size: int, tile: int) -> int:
-    """Most bytes beside the weights in one pass; `size` is that of an element."""
+    """Most bytes beside the weights in one pass.
+
+    Args:
+        size: bytes of an element.
+        tile: tokens of a tile; 0 for a whole pass with all rows at once.
+    """
     tables = clip.length * config.attention_head_dim // 2 * 8 * (1 + (config.ssm != "none"))
-    if not clip.needs_tiles(tile):
+    if not tile:
         return tables + _whole(config, clip, size)
     return tables + _in_tiles(config, clip, size, tile)
 
 
 def _whole(config: CogVideoXConfig, clip: Clip, size: int) -> int:
     """`CogVideoXTransformer.forward`: most arrays live in attention, in TTT or in the MLP."""
-    tokens = clip.rows * clip.length * config.width * size
+    tokens = clip.array(config.width, size)
     windows = clip.rows * clip.segments * clip.window * config.width * size
     single = FP32 // size  # an array in fp32, in arrays of this size
     # input, normalised, joined; q k v before and after their norms; one of them being turned
@@ -88,6 +92,11 @@ def _in_tiles(config: CogVideoXConfig, clip: Clip, size: int, tile: int) -> int:
     return (clip.rows + 1) * row + work
 
 
+def cpu_workspace(config: CogVideoXConfig, size: int) -> int:
+    """Libraries' own buffers, with the largest weight in the order in which they multiply."""
+    return CPU_LIBRARIES + 4 * config.width**2 * size
+
+
 def transformer_flops(config: CogVideoXConfig, clip: Clip) -> int:
     """Floating-point operations of one pass over all rows."""
     width, head = config.width, config.attention_head_dim
@@ -102,7 +111,7 @@ def transformer_flops(config: CogVideoXConfig, clip: Clip) -> int:
 
 def transformer_calls(config: CogVideoXConfig, clip: Clip, tile: int) -> int:
     """Operations started one after the other in one pass: what a short clip's time consists of."""
-    rows = clip.rows if clip.needs_tiles(tile) else 1
+    rows = clip.rows if tile else 1
     layer = 60
     if config.ssm != "none":
         updates = -(-clip.length // config.ttt_mini_batch)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ttvcli.core.memory.footprint import (
+    CPU_LIBRARIES,
     Clip,
     TextEncoderSizes,
+    cpu_workspace,
     text_activations,
     transformer_activations,
 )
@@ -18,6 +20,7 @@ from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.vae.config import VAEConfig
 
 TILES = (8192, 2048, 512)  # tokens
+WHOLE = 32 * 2**20  # bytes of an array of all tokens up to which a pass is better left whole
 RING = 2  # blocks that streamed weights take turns in
 MIB = 2**20
 CPU_RUNTIME = 400 * MIB  # Python, torch and its libraries
@@ -60,7 +63,7 @@ class Stage:
         resident: blocks that stay on the device, of `blocks`.
         weights, activations, caches: bytes on the device.
         host: bytes of weights that wait in host memory.
-        tile: tokens treated at once; 0 where passes are never cut.
+        tile: tokens treated at once; 0 where a pass is not cut.
     """
 
     name: str
@@ -171,7 +174,7 @@ def choose(
     limits: Limits,
     offload: str,
     *,
-    tiles: tuple[int, ...] = TILES,
+    tiles: tuple[int, ...],
     least: int = 0,
     fill: bool = True,
 ) -> Stage:
@@ -200,14 +203,19 @@ def plan_transformer(
     offload: str,
     *,
     fill: bool = True,
+    tiles: tuple[int, ...] | None = None,
 ) -> Stage:
-    """The denoiser; `size` is bytes of an element."""
+    """The denoiser; `size` is bytes of an element, `tiles` what to choose from."""
+    if tiles is None:
+        tiles = (0, *TILES) if clip.array(config.width, size) <= WHOLE else TILES
+    workspace = 0 if limits.gpu else cpu_workspace(config, size)
     return choose(
         "transformer",
         network,
-        lambda tile: transformer_activations(config, clip, size, tile),
+        lambda tile: workspace + transformer_activations(config, clip, size, tile),
         limits,
         offload,
+        tiles=tiles,
         fill=fill,
     )
 
@@ -241,9 +249,10 @@ def plan_vae(
 ) -> Stage:
     """Decoding of latents of so many frames, rows and columns; the encoder is loaded with it."""
     activations, caches = 0, 0
+    libraries = 0 if gpu else CPU_LIBRARIES
     for first in (True, False):
         live, kept, _ = decode_footprint(config, latents, size, first=first, gpu=gpu)
         # While the first chunk runs, caches only begin to exist.
         activations = max(activations, live if not first else live - kept // 2)
         caches = max(caches, kept)
-    return Stage("VAE", weights, activations, caches)
+    return Stage("VAE", weights, libraries + activations, caches)
