@@ -142,13 +142,13 @@ def run(config: SampleConfig, progress: Progress = SILENT) -> SampleResult:
         WorkFailed: the model produced numbers that are not finite.
     """
     request = check(config)
-    check_memory(request)
     for text in request.warnings:
         progress.warn(text)
     config = request.config
     if _is_done(request):
         progress.note(f"{config.out} is there already, with these settings")
         return _result(request, read_sidecar(config.out).get("sampling", {}))
+    check_memory(request)
     from ttvcli.workflows.generate import decode_to_video, generate_latents, machine
 
     identity = request.identity()

@@ -1,6 +1,7 @@
 """Streamed networks: the same bits as resident ones, in two blocks' worth of memory."""
 
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,9 @@ def test_a_streamed_text_encoder_reads_each_text_as_if_it_were_alone(stored: Any
         assert torch.equal(copy(ids), alone)
     assert ring is not None
     ring.close()
+    first = weakref.ref(copy.encoder.block[0])
+    del copy
+    assert first() is None  # at once, without a collection of garbage
 
 
 class Counter:

@@ -198,13 +198,18 @@ def pack(block: nn.Module, device: torch.device) -> Tensor:
     return memory
 
 
-def _take_rows_singly(block: nn.Module) -> None:
-    whole = block.forward
+class _RowByRow:
+    """Mixed into a block's class: rows of the first argument one by one."""
 
-    def forward(x: Tensor, *others: Any) -> Tensor:
+    def forward(self, x: Tensor, *others: Any) -> Tensor:
+        whole = super().forward  # type: ignore[misc]
         return torch.cat([whole(row, *others) for row in x.split(1)])
 
-    block.forward = forward  # type: ignore[method-assign]
+
+def _take_rows_singly(block: nn.Module) -> None:
+    # A class rather than a new `forward` on the instance, which would be a cycle of references:
+    # the weights have to go the moment the network does.
+    block.__class__ = type("RowByRow", (_RowByRow, type(block)), {})
 
 
 def _read_block(block: nn.Module, prefix: str, read: Read) -> None:
