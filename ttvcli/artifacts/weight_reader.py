@@ -88,7 +88,7 @@ class WeightReader:
 
 
 def _read_bytes(descriptor: int, at: int, target: "torch.Tensor", where: str) -> None:
-    view = memoryview(target.numpy())
+    view = target.numpy().data
     while view:
         count = os.preadv(descriptor, [view], at)  # one call reads 2 GiB at most
         if not count:

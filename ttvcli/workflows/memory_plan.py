@@ -219,7 +219,8 @@ def _gpu_memory(name: str) -> tuple[bool, int | None]:
 def network_bytes(folder: Path, component: str, size: int) -> NetworkBytes:
     """Bytes of a component's weights with elements of that size, from the headers of its files."""
     prefix = BLOCKS[component]
-    outside, blocks = 0, {}
+    outside = 0
+    blocks: dict[int, int] = {}
     for name, info in model_folder.open_weights(folder, component).infos.items():
         number = name.removeprefix(prefix).partition(".")[0]
         if prefix and name.startswith(prefix) and number.isdigit():
