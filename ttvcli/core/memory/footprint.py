@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 
 FP32 = 4
-CPU_LIBRARIES = 16 * 2**20  # what matrix products and convolutions keep once they have run
+# What libraries keep on a CPU once they have run, as measured: products and convolutions in fp32,
+# products in 16 bits besides, the small products of TTT besides.
+CPU_LIBRARIES = 16 * 2**20
+CPU_HALF_PRODUCTS = 32 * 2**20
+CPU_TTT_PRODUCTS = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def _whole(config: CogVideoXConfig, clip: Clip, size: int) -> int:
     # input, after attention, in time order; q k v and targets, again as contiguous sequences,
     # outputs in pieces and joined
     copies = 3 if clip.rows > 1 else 0
-    ttt = 3 * tokens + (4 + copies + 2) * single * tokens
+    ttt = 3 * tokens + (4 + copies + 2) * single * tokens + clip.rows * _update(config)
     return max(attention, mlp, ttt)
 
 
@@ -87,14 +91,24 @@ def _in_tiles(config: CogVideoXConfig, clip: Clip, size: int, tile: int) -> int:
     if config.ssm != "none":
         rates = 2 * clip.length * config.num_attention_heads * FP32
         # tokens, outputs in pieces and joined; half as much of the heads at once, in fp32
-        ttt = rates + piece + 2 * single * piece + 6 * single * piece // 2
+        ttt = rates + piece + 2 * single * piece + 6 * single * piece // 2 + _update(config)
         work = max(work, ttt)
     return (clip.rows + 1) * row + work
 
 
 def cpu_workspace(config: CogVideoXConfig, size: int) -> int:
     """Libraries' own buffers, with the largest weight in the order in which they multiply."""
-    return CPU_LIBRARIES + 4 * config.width**2 * size
+    half = CPU_HALF_PRODUCTS if size < FP32 else 0
+    ttt = CPU_TTT_PRODUCTS if config.ssm != "none" else 0
+    return CPU_LIBRARIES + half + ttt + 4 * config.width**2 * size
+
+
+def _update(config: CogVideoXConfig) -> int:
+    """One update of the inner networks of a row: hidden arrays, and the state before and after."""
+    head = config.attention_head_dim
+    hidden, layers = (4 * head, 2) if config.ssm == "ttt_mlp" else (head, 1)
+    arrays = 5 * config.ttt_mini_batch * hidden + 2 * layers * head * hidden
+    return config.num_attention_heads * arrays * FP32
 
 
 def transformer_flops(config: CogVideoXConfig, clip: Clip) -> int:
