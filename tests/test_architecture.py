@@ -125,6 +125,7 @@ def test_commands_of_the_help_stand_in_pipeline_order() -> None:
         "train",
         "sample",
         "eval",
+        "bench",
         "export",
         "info",
         "doctor",

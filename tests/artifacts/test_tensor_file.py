@@ -59,6 +59,9 @@ def test_a_tensor_can_be_read_into_another_dtype_in_pieces(
         target = torch.full(tensor.shape, 9, dtype=torch.float64)
         weights.read_into(name, target)
         assert torch.equal(target, tensor.double())
+        same = torch.full(tensor.shape, 1).to(tensor.dtype)  # read without a piece between
+        weights.read_into(name, same)
+        assert torch.equal(same, tensor)
         assert weights.like(name).shape == tensor.shape
         assert weights.like(name).dtype == tensor.dtype
     with pytest.raises(ValueError, match="half"):

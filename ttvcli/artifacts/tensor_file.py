@@ -253,15 +253,21 @@ class Weights(Mapping[str, Any]):
         flat = target.reshape(-1)
         if flat.data_ptr() != target.data_ptr() or info.shape != target.shape:
             raise ValueError(f"{name} is {info.shape}, the target {tuple(target.shape)}")
-        piece = torch.empty(min(info.elements, _PIECE), dtype=dtype)
+        is_direct = flat.dtype == dtype and flat.device.type == "cpu"
+        step = max(1, info.elements if is_direct else min(info.elements, _PIECE))
+        piece = flat if is_direct else torch.empty(step, dtype=dtype)
         with file.open("rb", buffering=0) as opened:
             opened.seek(data_start + info.start)
-            for start in range(0, info.elements, _PIECE):
-                part = piece[: min(_PIECE, info.elements - start)]
+            for start in range(0, info.elements, step):
+                part = piece[: min(step, info.elements - start)]
                 view = part.view(torch.uint8).numpy().data
-                if opened.readinto(view) != view.nbytes:
-                    raise _damaged(file, f"it ends within {name}")
-                flat[start : start + len(part)].copy_(part)
+                while view:
+                    count = opened.readinto(view)  # at most 2 GiB in one call
+                    if not count:
+                        raise _damaged(file, f"it ends within {name}")
+                    view = view[count:]
+                if not is_direct:
+                    flat[start : start + len(part)].copy_(part)
 
     def like(self, name: str) -> "torch.Tensor":
         """Return shape and dtype of a tensor, as one without data."""

@@ -59,7 +59,7 @@ Threads = Annotated[
 ]
 VramLimit = Annotated[
     str | None,
-    typer.Option("--vram-limit", help="GPU memory to stay under: 22GiB. Env.: TTV_VRAM_LIMIT."),
+    typer.Option("--vram-limit", help="Memory to stay under: 22GiB. Env.: TTV_VRAM_LIMIT."),
 ]
 Offload = Annotated[
     str | None, typer.Option("--offload", help="Where idle weights go: auto, none, cpu or disk.")

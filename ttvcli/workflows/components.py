@@ -68,7 +68,7 @@ def load(
     Raises:
         ArtifactError: weights are missing, superfluous or of another shape.
     """
-    network, weights = _without_data(folder, component)
+    network, weights = without_data(folder, component)
     place = device or torch.device("cpu")
     state = {
         name: _tensor(weights, name, _stored_as(component, name, DTYPES[dtype]), place)
@@ -81,11 +81,15 @@ def load(
 def check_model(folder: Path) -> None:
     """Compare the headers of all weights with the configurations; ArtifactError as in `load`."""
     for component in NETWORKS:
-        _without_data(folder, component)
+        without_data(folder, component)
 
 
-def _without_data(folder: Path, component: str) -> tuple[nn.Module, Weights]:
-    """The network of a component on the device "meta", and weights that fit it."""
+def without_data(folder: Path, component: str) -> tuple[nn.Module, Weights]:
+    """The network of a component on the device "meta", and weights that fit it.
+
+    Raises:
+        ArtifactError: weights are missing, superfluous or of another shape.
+    """
     values = model_folder.read_config(folder, component)
     with torch.device("meta"):
         network = build(component, values, folder / component)

@@ -22,7 +22,7 @@ from ttvcli.core.diffusion.noise import draw_noise
 from ttvcli.core.diffusion.parameterization import denoiser
 from ttvcli.core.video.contact_sheet import contact_sheet, evenly_spaced
 from ttvcli.core.video.encode import write_video
-from ttvcli.workflows import components
+from ttvcli.workflows import components, offload
 from ttvcli.workflows.first_frame import load_pixels
 from ttvcli.workflows.sample_request import Request
 from ttvcli.workflows.sample_state import StateFile
@@ -40,6 +40,7 @@ def machine(config: "SampleConfig") -> dict[str, Any]:
     return {
         "device": str(components.device_named(config.device)),
         "threads": torch.get_num_threads(),
+        **{name: getattr(config, name) for name in ("offload", "vram_limit")},
         "versions": {
             "ttv": producer().removeprefix("ttv "),
             "python": platform.python_version(),
@@ -56,14 +57,10 @@ def _use_threads(config: "SampleConfig") -> None:
 def encode_texts(request: Request, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
     """Embedding [L, E] of each different text, with the model and dtype of `request`."""
     tokenizer = components.load_tokenizer(request.folder)
-    encoder = components.load(
-        request.folder, "text_encoder", dtype=request.config.dtype, device=device
-    )
-    rows = {}
-    for text in dict.fromkeys(texts):
-        ids = torch.tensor([tokenizer.encode(text, request.tokens)], device=device)
-        rows[text] = encoder(ids)[0]
-    return rows
+    encode = offload.load_text_encoder(request, device)
+    different = list(dict.fromkeys(texts))
+    ids = [tokenizer.encode(text, request.tokens) for text in different]
+    return dict(zip(different, encode(torch.tensor(ids, device=device)), strict=True))
 
 
 def text_branches(requests: Sequence[Request], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -100,7 +97,7 @@ def generate_latents(
     generators = [torch.Generator("cpu").manual_seed(r.config.seed) for r in requests]
     # The image draws before the noise does, as in the public pipeline.
     image = image_latents(requests, generators) if config.image is not None else None
-    network = components.load(request.folder, "transformer", dtype=config.dtype, device=device)
+    network = offload.load_denoiser(request, device, videos=len(requests))
     schedule = components.load_schedule(request.folder)
     assert config.steps is not None  # settled by `check`, as is the next
     assert config.guidance is not None

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.atomic import sha256_file, write_bytes
 from ttvcli.artifacts.latents import KIND as LATENTS
 from ttvcli.artifacts.latents import load_latents
@@ -19,6 +18,7 @@ from ttvcli.artifacts.safetensors_file import write_artifact
 from ttvcli.artifacts.schema import settings_hash
 from ttvcli.artifacts.video import new_video, read_sidecar, sidecar_path
 from ttvcli.errors import ArtifactError, UsageError, WorkFailed
+from ttvcli.workflows.memory_plan import check_memory, memory_items, parse_bytes
 from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.sample_request import Request, check
 from ttvcli.workflows.sample_state import StateFile
@@ -93,6 +93,12 @@ class SampleConfig:
     force: bool = field(default=False, metadata={"help": "replace a video of other settings"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, mps"})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 lets torch choose"})
+    offload: Literal["auto", "none", "cpu", "disk"] = field(
+        default="auto", metadata={"help": "where weights wait that do not fit"}
+    )
+    vram_limit: str = field(
+        default="", metadata={"help": "memory to stay under, 22GiB; empty: what the device has"}
+    )
 
     def __post_init__(self) -> None:
         if self.prompt is not None and self.storyboard is not None:
@@ -117,6 +123,8 @@ class SampleConfig:
             raise UsageError(f"crf must be 0 to 51, got {self.crf}")
         if self.threads < 0:
             raise UsageError(f"--threads must not be negative, got {self.threads}")
+        if self.vram_limit:
+            parse_bytes(self.vram_limit)
         check_seed(self.seed)
 
 
@@ -139,10 +147,8 @@ def plan(config: SampleConfig) -> Plan:
     request = check(config)
     is_done = _is_done(request)
     frames, channels, height, width = request.latent_shape
-    sizes = {
-        name: sum(p.stat().st_size for p in model_folder.component_files(request.folder, name))
-        for name in ("text_encoder", "transformer", "vae")
-    }
+    memory = check_memory(request)
+    found, sizes, seconds = memory_items(request, memory)
     chosen = request.config
     return Plan(
         command="sample",
@@ -158,10 +164,12 @@ def plan(config: SampleConfig) -> Plan:
             ("seed", chosen.seed),
             ("dtype", chosen.dtype),
             ("out", f"{chosen.out}{' (is there already)' if is_done else ''}"),
+            *found,
             *[(f"segment {i}", s.text) for i, s in enumerate(request.board.segments, 1)],
             *[("warning", text) for text in request.warnings],
         ],
-        bytes={f"{name} weights on disk": size for name, size in sizes.items()},
+        bytes=sizes,
+        eta_seconds=seconds,
     )
 
 
@@ -179,6 +187,7 @@ def run(config: SampleConfig, progress: Progress = SILENT) -> SampleResult:
     if _is_done(request):
         progress.note(f"{config.out} is there already, with these settings")
         return _result(request, read_sidecar(config.out).get("sampling", {}))
+    check_memory(request)
     from ttvcli.workflows.components import check_model
     from ttvcli.workflows.generate import decode_to_video, generate_latents, machine
 

@@ -28,7 +28,7 @@ DEFAULTS = {"steps": 50, "guidance": 6.0, "guidance_mode": "constant", "sampler"
 # Settings that decide where a video goes or how fast it is made, not what it shows.
 _NOT_OF_THE_VIDEO = (
     *("out", "contact_sheet", "keep_latents", "force", "checkpoint_every"),
-    *("device", "threads", "model_hash", "image_hash"),
+    *("device", "threads", "model_hash", "image_hash", "offload", "vram_limit"),
 )
 # Settings that the identity holds as what they came to.
 _SETTLED = ("prompt", "storyboard", "seconds", "frames", "fps", "size", "image")

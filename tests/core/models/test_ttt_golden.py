@@ -102,8 +102,14 @@ def rows_index(segments: Segments, mini_batch: int) -> Tensor:
 
 
 def remember_by_rows(
-    layer: TTTLayer, index: Tensor, q: Tensor, k: Tensor, target: Tensor, eta: Tensor
-) -> Tensor:
+    layer: TTTLayer,
+    index: Tensor,
+    q: Tensor,
+    k: Tensor,
+    target: Tensor,
+    eta: Tensor,
+    *_: object,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The reference's pure-PyTorch operation: dual form, one row of learning rates per query."""
     mini_batch = index.shape[-1]
     weight, bias = layer.ttt_norm_weight.unsqueeze(1), layer.ttt_norm_bias.unsqueeze(1)
@@ -137,7 +143,7 @@ def remember_by_rows(
             w2, b2 = w2 - (last * x2).mT @ g, b2 - (last * g).sum(-2, keepdim=True)
         normed = nn.functional.layer_norm(z_q, z_q.shape[-1:], eps=1e-8)
         outputs.append(q_m + normed * weight + bias)
-    return torch.cat(outputs, dim=2)
+    return torch.cat(outputs, dim=2), ()
 
 
 def inner_gradient(z: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

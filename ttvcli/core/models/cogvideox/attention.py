@@ -27,8 +27,9 @@ class LocalAttention(nn.Module):
     def __init__(self, width: int, heads: int, bias: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
-        self.norm_q = nn.LayerNorm(width // heads, eps=QK_NORM_EPS)
-        self.norm_k = nn.LayerNorm(width // heads, eps=QK_NORM_EPS)
+        self.head_width = width // heads
+        self.norm_q = nn.LayerNorm(self.head_width, eps=QK_NORM_EPS)
+        self.norm_k = nn.LayerNorm(self.head_width, eps=QK_NORM_EPS)
         self.to_q = nn.Linear(width, width, bias=bias)
         self.to_k = nn.Linear(width, width, bias=bias)
         self.to_v = nn.Linear(width, width, bias=bias)
@@ -43,20 +44,23 @@ class LocalAttention(nn.Module):
             self.split_heads(into_windows(projection(joint), segments))
             for projection in (self.to_q, self.to_k, self.to_v)
         )
-        q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
-        if rotary is not None:
-            # Every window counts time from 0 again.
-            q, k = rotate(q, rotary), rotate(k, rotary)
+        mixed = self.mix(q, k, v, rotary)
 
-        mixed = attend(q, k, v)
-
-        text, video = from_windows(rearrange(mixed, "bn h w k -> bn w (h k)"), segments)
+        text, video = from_windows(mixed, segments)
         joint = self.to_out(torch.cat([text, video], dim=1))
         text, video = joint.split([text.shape[1], video.shape[1]], dim=1)
         return text, video
 
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rotary: Tensor | None) -> Tensor:
+        """Attention of windows `[bn, H, W, K]`, of any number of heads, to `[bn, W, H*K]`."""
+        q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
+        if rotary is not None:
+            # Every window counts time from 0 again.
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        return rearrange(attend(q, k, v), "bn h w k -> bn w (h k)")
+
     def split_heads(self, x: Tensor) -> Tensor:
-        return rearrange(x, "bn w (h k) -> bn h w k", h=self.heads)
+        return rearrange(x, "bn w (h k) -> bn h w k", k=self.head_width)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -49,11 +49,18 @@ class AdaptiveNorm(nn.Module):
         self, text_BMD: Tensor, video_BND: Tensor, emb_BE: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return text, video, text gate, video gate; gates are `[B, 1, D]`."""
-        parts = self.linear(F.silu(emb_BE)).unsqueeze(1).chunk(6, dim=-1)
-        shift, scale, gate, text_shift, text_scale, text_gate = parts
-        text = self.norm(text_BMD) * (1 + text_scale) + text_shift
-        video = self.norm(video_BND) * (1 + scale) + shift
+        shift, scale, gate, text_shift, text_scale, text_gate = self.modulation(emb_BE).unbind(1)
+        text = self.shifted(text_BMD, text_shift, text_scale)
+        video = self.shifted(video_BND, shift, scale)
         return text, video, text_gate, gate
+
+    def modulation(self, emb_BE: Tensor) -> Tensor:
+        """Shift, scale and gate of video, then of text: `[B, 6, 1, D]`."""
+        return self.linear(F.silu(emb_BE)).unflatten(-1, (6, 1, -1))
+
+    def shifted(self, x_BLD: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
+        """One stream, or some of its tokens, normalised, scaled and shifted."""
+        return self.norm(x_BLD) * (1 + scale_B1D) + shift_B1D
 
 
 class GeluProjection(nn.Module):

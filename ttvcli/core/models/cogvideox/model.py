@@ -91,9 +91,7 @@ class CogVideoXTransformer(nn.Module):
         _, rows, columns = token_grid(self.config, latents_BTCHW)
         positions = self.positions(latents_BTCHW, text_BNLE)
 
-        emb = self.time_embedding(timestep_B, latents_BTCHW.dtype)
-        if self.ofs_embedding is not None and ofs is not None:
-            emb = emb + self.ofs_embedding(ofs, latents_BTCHW.dtype)
+        emb = self.condition(timestep_B, ofs, latents_BTCHW.dtype)
         text, video = self.patch_embed(latents_BTCHW, text_BNLE)
         text, video = self.embedding_dropout(text), self.embedding_dropout(video)
 
@@ -105,6 +103,13 @@ class CogVideoXTransformer(nn.Module):
 
         video = self.norm_out(self.norm_final(video), emb)
         return unpatchify(self.proj_out(video), self.config, rows, columns)
+
+    def condition(self, timestep_B: Tensor, ofs: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """The vector `[B, E]` that steers every block's norms and gates."""
+        emb = self.time_embedding(timestep_B, dtype)
+        if self.ofs_embedding is not None and ofs is not None:
+            emb = emb + self.ofs_embedding(ofs, dtype)
+        return emb
 
     def positions(self, latents_BTCHW: Tensor, text_BNLE: Tensor) -> Positions:
         """Segments and rotary tables of one forward; all blocks share them."""

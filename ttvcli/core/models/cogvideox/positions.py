@@ -76,14 +76,22 @@ def _angles(position: Tensor, dimensions: int) -> Tensor:
 
 
 def sine_table(
-    config: CogVideoXConfig, frames: int, rows: int, columns: int, device: torch.device
+    config: CogVideoXConfig,
+    frames: int,
+    rows: int,
+    columns: int,
+    device: torch.device,
+    first: int = 0,
 ) -> Tensor:
     """Additive table `[N, D]` in float64: a quarter of D for time, then x, then y.
 
-    Note the order: columns before rows, unlike the rotary table.
+    Note the order: columns before rows, unlike the rotary table. `first` is the number of the
+    first frame.
     """
     scale = config.spatial_interpolation_scale
-    time_at = torch.arange(frames, device=device) / config.temporal_interpolation_scale
+    time_at = (
+        torch.arange(first, first + frames, device=device) / config.temporal_interpolation_scale
+    )
     row_at = torch.arange(rows, dtype=torch.float32, device=device) / scale
     column_at = torch.arange(columns, dtype=torch.float32, device=device) / scale
 

@@ -20,6 +20,8 @@ INNER_EXPANSION = 4
 TARGET_EPS = 1e-8
 POST_NORM_EPS = 1e-6
 
+State = tuple[Tensor, ...]
+
 
 class TTTLayer(nn.Module):
     """Sequence in, sequence out; cost linear in length, memory of fixed size.
@@ -99,19 +101,51 @@ class TTTLayer(nn.Module):
         Returns:
             `[B, L, D]` in the same order; no residual of x is in it.
         """
-        q, k, v = (self.split_heads(w(x_BLD)) for w in (self.wq, self.wk, self.wv))
         eta = self.learning_rate(x_BLD)
         if eta_source_L is not None:
             eta = eta[..., eta_source_L]
+        y, _ = self.mix(x_BLD, rotary, eta)
+        return self.project_out(y)
 
+    def mix(
+        self,
+        x_BLD: Tensor,
+        rotary: Tensor,
+        eta_BHL: Tensor,
+        state: State | None = None,
+        heads: slice | None = None,
+    ) -> tuple[Tensor, State]:
+        """Read tokens with the inner network of each head.
+
+        Args:
+            x_BLD, rotary, eta_BHL: tokens in time order, their positions and learning rates.
+            state: what an earlier part of the sequence left; None starts from the weights.
+            heads: only these; `eta_BHL` and `state` are then of these alone.
+
+        Returns:
+            `[B, L, H*K]` in fp32, before the output projection, and the state left.
+        """
+        q, k, v = (
+            self.split_heads(project(w, x_BLD, self.features(heads)))
+            for w in (self.wq, self.wk, self.wv)
+        )
         with torch.autocast(x_BLD.device.type, enabled=False):
             q = rotate(F.normalize(q, dim=-1), rotary)
             k = rotate(F.normalize(k, dim=-1), rotary)
-            y = self.remember(q, k, self.target(v, k), eta)
+            y, state = self.remember(q, k, self.target(v, k, heads), eta_BHL, state, heads)
+        return self.join_heads(y), state
 
-        return self.wo(self.post_norm(self.join_heads(y).to(self.post_norm.weight.dtype)))
+    def project_out(self, y_BLD: Tensor) -> Tensor:
+        """Outputs of all heads to tokens."""
+        return self.wo(self.post_norm(y_BLD.to(self.post_norm.weight.dtype)))
 
-    def target(self, v_BHLK: Tensor, k_BHLK: Tensor) -> Tensor:
+    def features(self, heads: slice | None) -> slice | None:
+        """The rows of the projections that belong to some heads."""
+        if heads is None:
+            return None
+        return slice(heads.start * self.head_width, heads.stop * self.head_width)
+
+    def target(self, v_BHLK: Tensor, k_BHLK: Tensor, heads: slice | None = None) -> Tensor:
         """What the inner network learns to give for k: V - K, normalised for each head.
 
         The normalisation divides by the unbiased deviation (over K - 1): LayerNorm's, which
@@ -119,35 +153,62 @@ class TTTLayer(nn.Module):
         """
         residual = F.layer_norm(v_BHLK - k_BHLK, (self.head_width,), eps=TARGET_EPS**2)
         unbiased = ((self.head_width - 1) / self.head_width) ** 0.5
-        weight = at_least_fp32(self.ttt_norm_weight).unsqueeze(1) * unbiased
-        return torch.addcmul(at_least_fp32(self.ttt_norm_bias).unsqueeze(1), residual, weight)
+        scale, bias = (part[heads or slice(None)] for part in self.inner_norm)
+        weight = at_least_fp32(scale).unsqueeze(1) * unbiased
+        return torch.addcmul(at_least_fp32(bias).unsqueeze(1), residual, weight)
+
+    @property
+    def inner_norm(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of each head's LayerNorm, `[H, K]`."""
+        return self.ttt_norm_weight, self.ttt_norm_bias
+
+    @property
+    def initial(self) -> State:
+        """What the inner networks know before the first token, each part `[H, ...]`."""
+        if self.kind == "ttt_linear":
+            return self.W1, self.b1
+        return self.W1, self.b1, self.W2, self.b2
 
     def learning_rate(self, x_BLD: Tensor) -> Tensor:
         """Step size of each token and head, `[B, H, L]`: sigmoid gate times base rate."""
         gate = torch.sigmoid(at_least_fp32(F.linear(x_BLD, self.lr_weight, self.lr_bias)))
         return gate.mT * (self.base_lr / (self.head_width * self.mini_batch))
 
-    def remember(self, q: Tensor, k: Tensor, target: Tensor, eta: Tensor) -> Tensor:
+    def remember(
+        self,
+        q: Tensor,
+        k: Tensor,
+        target: Tensor,
+        eta: Tensor,
+        state: State | None = None,
+        heads: slice | None = None,
+    ) -> tuple[Tensor, State]:
         """Run the inner network over the sequence, in fp32 whatever the dtype around it."""
         op = ttt_linear if self.kind == "ttt_linear" else ttt_mlp
-        fixed = [self.ttt_norm_weight, self.ttt_norm_bias, self.W1, self.b1]
-        if self.kind == "ttt_mlp":
-            fixed += [self.W2, self.b2]
-        output, _ = op(
+        every = heads or slice(None)
+        state = state or tuple(part[every] for part in self.initial)
+        fixed = (*(part[every] for part in self.inner_norm), *state)
+        return op(
             *(q, k, target, eta),
             *(at_least_fp32(parameter) for parameter in fixed),
             mini_batch=self.mini_batch,
             checkpoint_group=self.checkpoint_group,
         )
-        return output
 
     def split_heads(self, x_BLD: Tensor) -> Tensor:
         """`[B, L, D]` to fp32 `[B, H, L, K]`: all that follows up to `wo` needs the precision."""
-        x_BLD = at_least_fp32(x_BLD)
-        return x_BLD.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+        return at_least_fp32(x_BLD).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
     def join_heads(self, x_BHLK: Tensor) -> Tensor:
         return x_BHLK.transpose(1, 2).flatten(2)
+
+
+def project(linear: nn.Linear, x: Tensor, features: slice | None) -> Tensor:
+    """A linear layer, or only some of its output features."""
+    if features is None:
+        return linear(x)
+    bias = None if linear.bias is None else linear.bias[features]
+    return F.linear(x, linear.weight[features], bias)
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

@@ -1,0 +1,156 @@
+"""Memory in `ttv sample`: limits, offloading, the plan, and random models to try them on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import run_ttv
+from tiny_model import TinyData
+
+from ttvcli.artifacts import model_folder
+from ttvcli.artifacts.video import read_sidecar
+from ttvcli.errors import UsageError, WouldNotFit
+from ttvcli.workflows import components
+from ttvcli.workflows.memory_plan import check_memory, parse_bytes, plan_memory
+from ttvcli.workflows.random_model import RandomModelConfig, draw, run
+from ttvcli.workflows.sample import SampleConfig
+from ttvcli.workflows.sample_request import Request, check
+
+PROMPT = "a red circle moves right"
+SHAPES: dict[str, dict[str, Any]] = {
+    "transformer": {
+        "num_attention_heads": 1,
+        "num_layers": 4,
+        "in_channels": 4,
+        "out_channels": 4,
+        "text_embed_dim": 16,
+        "time_embed_dim": 16,
+        "sample_width": 4,
+        "sample_height": 4,
+        "max_text_seq_length": 32,
+        "ttt_mini_batch": 16,
+    },
+    "vae": {
+        "block_out_channels": (8, 8, 8, 8),
+        "latent_channels": 4,
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+    },
+    "text_encoder": {
+        "vocab_size": 256,
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 24,
+        "num_heads": 2,
+        "num_layers": 3,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with TTT, in the layout of the full-size ones; read-only."""
+    out = tmp_path_factory.mktemp("random") / "model"
+    run(RandomModelConfig(out=out, ssm="ttt_mlp", shapes=SHAPES))
+    return out
+
+
+def request(model: Path | str, **settings: Any) -> Request:
+    return check(SampleConfig(prompt=PROMPT, model=str(model), device="cpu", **settings))
+
+
+def test_a_random_model_is_a_whole_one_and_the_same_each_time(model: Path, tmp_path: Path) -> None:
+    for component in ("transformer", "vae", "text_encoder"):
+        network = components.load(model, component, dtype="bf16")
+        assert all(bool(p.isfinite().all()) for p in network.parameters())
+    infos = model_folder.open_weights(model, "transformer").infos
+    assert {info.dtype for info in infos.values()} == {"BF16"}
+    run(RandomModelConfig(out=tmp_path / "again", ssm="ttt_mlp", shapes=SHAPES))
+    for name in ("transformer", "text_encoder"):
+        again = model_folder.component_hash(tmp_path / "again", name)
+        assert again == model_folder.component_hash(model, name)
+
+
+def test_random_weights_of_different_names_differ() -> None:
+    a, b = (draw(name, (20, 30), torch.float32, 0) for name in ("a.weight", "b.weight"))
+    assert not torch.equal(a, b)
+    assert draw("norm.weight", (5,), torch.float32, 0).eq(1).all()
+
+
+def test_blocks_from_disk_make_the_same_video(model: Path, tmp_path: Path) -> None:
+    made = {}
+    for offload in ("none", "disk"):
+        out = tmp_path / f"{offload}.mp4"
+        words = ("--model", model, "--steps", "2", "--device", "cpu", "--offload", offload)
+        ran = run_ttv("sample", PROMPT, *words, "-o", out)
+        assert ran.code == 0, ran.stderr
+        made[offload] = out.read_bytes()
+    assert made["none"] == made["disk"]
+    # How it was run is not part of what it shows: with other memory there is nothing to do.
+    hashes = [read_sidecar(tmp_path / f"{o}.mp4")["settings_hash"] for o in ("none", "disk")]
+    assert hashes[0] == hashes[1]
+
+
+def test_the_plan_lists_bytes_by_class_and_the_time(tiny_data: TinyData, tmp_path: Path) -> None:
+    out = tmp_path / "o.mp4"
+    words = ("--model", tiny_data.model, "--device", "cpu", "--vram-limit", "8GiB")
+    plan = run_ttv("sample", PROMPT, *words, "-o", out, "--dry-run", "--json").json["plan"]
+    assert {
+        *("text encoder weights", "text encoder activations"),
+        *("transformer weights", "transformer activations"),
+        *("VAE weights", "VAE activations", "VAE caches"),
+        "peak",
+    } <= set(plan["bytes"])
+    assert plan["bytes"]["may be used"] == 8 * 2**30
+    assert plan["eta_seconds"] > 0
+    assert "TFLOP" in plan["items"]["time from"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_fit_ends_with_4_and_the_option_that_helps(tmp_path: Path) -> None:
+    words = ("--size", "1280x768", "--device", "cpu", "--vram-limit", "4GiB")
+    ran = run_ttv("sample", PROMPT, *words, "-o", tmp_path / "o.mp4", "--dry-run")
+    assert ran.code == 4
+    assert "of memory, 4.0 GiB may be used" in ran.stderr
+    fix = ran.stderr.partition("fix:")[2].split()
+    assert fix[0] in ("--dtype", "--size")
+    settings: dict[str, Any] = {"size": "1280x768", "vram_limit": "4GiB"}
+    with pytest.raises(WouldNotFit):
+        check_memory(request("tiny", **settings))
+    settings[fix[0].strip("-")] = fix[1]
+    assert plan_memory(request("tiny", **settings)).fits
+
+
+def test_weights_are_counted_in_the_dtype_they_will_have(model: Path) -> None:
+    sizes = [
+        plan_memory(request(model, dtype=dtype, offload="none")).transformer.weights
+        for dtype in ("bf16", "fp32")
+    ]
+    on_disk = sum(
+        i.elements for i in model_folder.open_weights(model, "transformer").infos.values()
+    )
+    assert sizes == [2 * on_disk, 4 * on_disk]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("22GiB", 22 * 2**30),
+        ("22 gib", 22 * 2**30),
+        ("22G", 22 * 2**30),
+        ("22GB", 22 * 10**9),
+        ("1.5GiB", 3 * 2**29),
+        ("500MB", 500 * 10**6),
+        ("4096", 4096),
+        ("1e9", 10**9),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["much", "-1GiB", "0", "22XB", "1.2.3G"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--vram-limit must be a size of memory"):
+        SampleConfig(prompt=PROMPT, vram_limit=text)
