@@ -9,12 +9,8 @@ from variant_folders import VAE, randomise
 
 from ttvcli.core.models.vae.causal3d import CausalVAE
 from ttvcli.core.models.vae.config import VAEConfig
-from ttvcli.core.models.vae.tiling import (
-    Tiling,
-    tiled_decode,
-    tiled_decode_chunks,
-    tiled_encode,
-)
+from ttvcli.core.models.vae.tiles import Tiling
+from ttvcli.core.models.vae.tiling import tiled_decode, tiled_decode_chunks, tiled_encode
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.parity

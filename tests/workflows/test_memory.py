@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import run_ttv
@@ -10,12 +11,16 @@ from tiny_model import TinyData
 
 from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.video import read_sidecar
+from ttvcli.core.device import DTYPES
+from ttvcli.core.models.vae.tiles import Tiling
+from ttvcli.core.models.vae.tiling import tiled_decode
 from ttvcli.errors import UsageError, WouldNotFit
-from ttvcli.workflows import components
+from ttvcli.workflows import components, generate
 from ttvcli.workflows.memory_plan import check_memory, parse_bytes, plan_memory
 from ttvcli.workflows.random_model import RandomModelConfig, draw, run
 from ttvcli.workflows.sample import SampleConfig
 from ttvcli.workflows.sample_request import Request, check
+from ttvcli.workflows.step import SILENT
 
 PROMPT = "a red circle moves right"
 SHAPES: dict[str, dict[str, Any]] = {
@@ -154,3 +159,38 @@ def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--vram-limit must be a size of memory"):
         SampleConfig(prompt=PROMPT, vram_limit=text)
+
+
+def test_a_picture_too_large_to_decode_is_told_of_tiles(model: Path) -> None:
+    asked = request(model, size="1360x768")
+    whole, tiled = (
+        plan_memory(request(model, size="1360x768", vae_tiling=tiling)) for tiling in (False, True)
+    )
+    assert tiled.peak < whole.peak == whole.runtime + whole.vae.peak
+    limit = str((tiled.peak + whole.peak) // 2)
+    with pytest.raises(WouldNotFit, match="the VAE needs") as refused:
+        check_memory(request(model, size="1360x768", vram_limit=limit))
+    assert refused.value.fix == "--set vae_tiling=true"
+    check_memory(request(model, size="1360x768", vram_limit=limit, vae_tiling=True))
+    # It changes pixels, so it belongs to what a video is.
+    assert asked.identity() != request(model, size="1360x768", vae_tiling=True).identity()
+
+
+def test_decoding_in_tiles_gives_the_pixels_of_the_tiled_vae(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = Tiling(height=16, width=16, overlap_height=0.5, overlap_width=0.5)
+    monkeypatch.setattr(generate, "Tiling", lambda: tiles)
+    asked = request(model, size="48x32", vae_tiling=True)
+    latents = torch.randn(4, 13, 4, 6, generator=torch.Generator().manual_seed(0))
+    frames = np.stack(list(generate.decode_frames(asked, latents, SILENT)))
+    vae: Any = components.load(model, "vae", dtype=asked.config.dtype)
+    batch = latents[None].to(DTYPES[asked.config.dtype])
+    with torch.inference_mode():
+        tiled, whole = tiled_decode(vae, batch, tiles), vae.decode(batch)
+
+    def shown(pixels: torch.Tensor) -> np.ndarray:
+        return generate._to_bytes(pixels[0])
+
+    assert np.array_equal(frames, shown(tiled))
+    assert not np.array_equal(frames, shown(whole))

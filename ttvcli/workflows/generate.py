@@ -20,6 +20,8 @@ from ttvcli.core.device import DTYPES
 from ttvcli.core.diffusion import guidance
 from ttvcli.core.diffusion.noise import draw_noise
 from ttvcli.core.diffusion.parameterization import denoiser
+from ttvcli.core.models.vae.tiles import Tiling
+from ttvcli.core.models.vae.tiling import tiled_decode_chunks
 from ttvcli.core.video.contact_sheet import contact_sheet, evenly_spaced
 from ttvcli.core.video.encode import write_video
 from ttvcli.workflows import components, offload
@@ -194,7 +196,13 @@ def decode_frames(
     device = components.device_named(request.config.device)
     dtype = DTYPES[request.config.dtype]
     progress.start("decoding", total=request.frames, unit="frames")
-    for pixels in vae.decode_chunks(latents[None].to(device, dtype)):  # type: ignore[operator]
+    latents = latents[None].to(device, dtype)
+    chunks = (
+        tiled_decode_chunks(vae, latents, Tiling())  # type: ignore[arg-type]
+        if request.config.vae_tiling
+        else vae.decode_chunks(latents)  # type: ignore[operator]
+    )
+    for pixels in chunks:
         for frame in _to_bytes(pixels[0]):
             progress.advance()
             yield frame

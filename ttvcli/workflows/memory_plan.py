@@ -31,6 +31,7 @@ from ttvcli.core.memory.plan import (
 from ttvcli.core.memory.vae_footprint import decode_flops
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.vae.config import VAEConfig
+from ttvcli.core.models.vae.tiles import Tiling
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def plan_memory(request: "Request", videos: int = 1) -> MemoryPlan:
             (frames, height, width),
             size,
             limits.gpu,
+            Tiling() if config.vae_tiling else None,
         ),
         limits=limits,
     )
@@ -135,6 +137,8 @@ def _remedy(request: "Request", videos: int) -> str:
         tries.append(("--offload disk", _with(request, offload="disk")))
     if config.dtype == "fp32":
         tries.append(("--dtype bf16", _with(request, dtype="bf16")))
+    if not config.vae_tiling:
+        tries.append(("--set vae_tiling=true", _with(request, vae_tiling=True)))
     if not request.transformer.get("use_learned_positional_embeddings"):
         tries += _smaller(request)
     for option, other in tries:

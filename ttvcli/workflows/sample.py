@@ -82,6 +82,10 @@ class SampleConfig:
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = field(
         default="auto", metadata={"help": "arithmetic of the networks; auto: as they are stored"}
     )
+    vae_tiling: bool = field(
+        default=False,
+        metadata={"help": "decode in overlapping tiles: less memory, slightly other pixels"},
+    )
     crf: int = field(default=12, metadata={"help": "H.264 quality: 0 best, 51 worst"})
     keep_latents: bool = field(
         default=False, metadata={"help": "keep the latents beside the video"}

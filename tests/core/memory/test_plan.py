@@ -14,6 +14,7 @@ from ttvcli.core.memory.plan import (
 from ttvcli.core.memory.vae_footprint import decode_flops, decode_footprint
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.vae.config import VAEConfig
+from ttvcli.core.models.vae.tiles import Tiling
 
 GIB = 2**30
 FIVE_B = CogVideoXConfig(
@@ -123,6 +124,21 @@ def test_decoding_does_not_grow_with_length() -> None:
     # decoder caches at 480 x 720 in bf16: the counted 2.81 GB
     assert bytes_of(13)[0][1] == pytest.approx(2.81e9, rel=0.02)
     assert plan_vae(VAEConfig(), 431_167_814, (253, 60, 90), 2, gpu=True).peak < 12 * GIB
+
+
+def test_tiles_bound_the_memory_of_a_large_picture() -> None:
+    large = (22, 96, 170)  # CogVideoX-1.5: 1360 x 768
+    whole = plan_vae(VAEConfig(), 431_167_814, large, 2, gpu=True)
+    tiled = plan_vae(VAEConfig(), 431_167_814, large, 2, gpu=True, tiling=Tiling())
+    assert whole.peak > 20 * GIB
+    assert tiled.peak < 14 * GIB
+    assert tiled.activations < whole.activations / 5
+    # Every tile keeps its caches: with the overlap they are more than those of the whole.
+    assert whole.caches < tiled.caches < 2 * whole.caches
+    small = (13, 28, 40)  # no larger than a tile
+    assert plan_vae(VAEConfig(), 1, small, 2, True, Tiling()) == plan_vae(
+        VAEConfig(), 1, small, 2, True
+    )
 
 
 def test_short_passes_are_left_whole_and_long_ones_are_not() -> None:

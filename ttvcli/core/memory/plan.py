@@ -18,9 +18,11 @@ from ttvcli.core.memory.footprint import (
 from ttvcli.core.memory.vae_footprint import decode_footprint
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.vae.config import VAEConfig
+from ttvcli.core.models.vae.tiles import Tiling, tile_lengths
 
 TILES = (8192, 2048, 512)  # tokens
 WHOLE = 32 * 2**20  # bytes of an array of all tokens up to which a pass is better left whole
+CHUNK_FRAMES = 9  # pixel frames of the longest chunk of the VAE
 RING = 2  # blocks that streamed weights take turns in
 MIB = 2**20
 CPU_RUNTIME = 400 * MIB  # Python, torch and its libraries
@@ -245,14 +247,45 @@ def plan_text(
 
 
 def plan_vae(
-    config: VAEConfig, weights: int, latents: tuple[int, int, int], size: int, gpu: bool
+    config: VAEConfig,
+    weights: int,
+    latents: tuple[int, int, int],
+    size: int,
+    gpu: bool,
+    tiling: Tiling | None = None,
 ) -> Stage:
-    """Decoding of latents of so many frames, rows and columns; the encoder is loaded with it."""
-    activations, caches = 0, 0
+    """Decoding of latents of so many frames, rows and columns; the encoder is loaded with it.
+
+    In tiles, one tile's arrays live at a time, and the caches and pixels of all tiles.
+    """
     libraries = 0 if gpu else CPU_LIBRARIES
+    ratio = config.spatial_compression_ratio
+    rows, columns = (tiling or Tiling()).latents(ratio)
+    if tiling is None or (latents[1] <= rows.tile and latents[2] <= columns.tile):
+        activations, caches = _decode_bytes(config, latents, size, gpu)
+        return Stage("VAE", weights, libraries + activations, caches)
+    tiles = [
+        (height, width)
+        for height in tile_lengths(latents[1], rows)
+        for width in tile_lengths(latents[2], columns)
+    ]
+    activations, caches = 0, 0
+    for height, width in tiles:
+        live, kept = _decode_bytes(config, (latents[0], height, width), size, gpu)
+        activations, caches = max(activations, live), caches + kept
+    frames = CHUNK_FRAMES if latents[0] > 1 else 1
+    pixels = sum(height * width for height, width in tiles) * ratio**2 * frames
+    return Stage("VAE", weights, libraries + activations + 3 * pixels * size, caches)
+
+
+def _decode_bytes(
+    config: VAEConfig, latents: tuple[int, int, int], size: int, gpu: bool
+) -> tuple[int, int]:
+    """Activations and caches of decoding, at most."""
+    activations, caches = 0, 0
     for first in (True, False):
         live, kept, _ = decode_footprint(config, latents, size, first=first, gpu=gpu)
         # While the first chunk runs, caches only begin to exist.
         activations = max(activations, live if not first else live - kept // 2)
         caches = max(caches, kept)
-    return Stage("VAE", weights, libraries + activations, caches)
+    return activations, caches
