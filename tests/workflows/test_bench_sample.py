@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ttvcli.errors import UsageError, WorkFailed
+from ttvcli.errors import Interrupted, UsageError, WorkFailed
 from ttvcli.workflows import bench_rows, bench_sample
 from ttvcli.workflows.bench_rows import Pair, Row
 from ttvcli.workflows.bench_sample import BenchSampleConfig, plan, run
@@ -82,3 +82,19 @@ def test_the_small_pipeline_agrees_with_diffusers_and_is_timed() -> None:
     (row,) = run(BenchSampleConfig(rows="pipeline", dtypes="fp32", repeats=1, device="cpu")).rows
     assert row["relative_error"] < 1e-4
     assert row["ratio"] > 0
+
+
+def test_an_interrupted_benchmark_says_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake(monkeypatch, 0.0)
+
+    def stop(dtype: torch.dtype, device: torch.device) -> Pair:
+        raise KeyboardInterrupt
+
+    rows = {**bench_sample.ROWS, "second": Row("3", stop)}
+    monkeypatch.setattr(bench_sample, "ROWS", rows)
+    out = tmp_path / "rows.jsonl"
+    with pytest.raises(Interrupted, match=r"second in fp32; 1 rows are in .*rows\.jsonl"):
+        run(BenchSampleConfig(repeats=1, dtypes="fp32", out=out, device="cpu"))
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 1

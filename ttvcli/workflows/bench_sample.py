@@ -20,7 +20,7 @@ from torch import Tensor
 from ttvcli.artifacts.atomic import write_text
 from ttvcli.artifacts.schema import producer
 from ttvcli.core.device import DTYPES
-from ttvcli.errors import UsageError, WorkFailed, nearest
+from ttvcli.errors import Interrupted, UsageError, WorkFailed, nearest
 from ttvcli.workflows.bench_rows import ROWS, Pair, public
 from ttvcli.workflows.components import device_named
 from ttvcli.workflows.output_file import check_output_file
@@ -109,7 +109,8 @@ def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchSampleRe
 
     Raises:
         UsageError: diffusers is not installed.
-        WorkFailed: the two sides of a row disagree; nothing is timed then.
+        WorkFailed: the two sides of a row disagree; that row is not timed then.
+        Interrupted: says what is kept.
     """
     public()
     if config.threads:
@@ -119,11 +120,14 @@ def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchSampleRe
     jobs = [(name, dtype) for name in config.row_names() for dtype in _listed(config.dtypes)]
     progress.start("measuring", total=len(jobs) * (config.repeats + 1), unit="pairs of runs")
     for name, dtype in jobs:
-        with torch.inference_mode():
-            pair = ROWS[name].build(DTYPES[dtype], device)
-            error = _check(pair, f"{name} in {dtype}")
-            progress.advance()
-            measured = _take_turns(pair, config.repeats, device, progress)
+        try:
+            error, measured = _measure(name, dtype, config.repeats, device, progress)
+        except KeyboardInterrupt:
+            kept = f"{len(rows)} rows are in {config.out}" if config.out else "no rows are kept"
+            raise Interrupted(
+                f"interrupted at {name} in {dtype}; {kept}",
+                fix="a benchmark starts over; --rows and another --out measure the rest",
+            ) from None
         rows.append(
             {
                 "bench": "sample",
@@ -141,6 +145,17 @@ def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchSampleRe
             write_text(config.out, "".join(json.dumps(row) + "\n" for row in rows))
     progress.finish()
     return BenchSampleResult(rows, [config.out] if config.out else [])
+
+
+def _measure(
+    name: str, dtype: str, repeats: int, device: torch.device, progress: Progress
+) -> tuple[float, dict[str, float]]:
+    """Distance of the two sides of a row, and their times."""
+    with torch.inference_mode():
+        pair = ROWS[name].build(DTYPES[dtype], device)
+        error = _check(pair, f"{name} in {dtype}")
+        progress.advance()
+        return error, _take_turns(pair, repeats, device, progress)
 
 
 def _check(pair: Pair, what: str) -> float:

@@ -18,13 +18,12 @@ from ttvcli.artifacts.latents import save_latents
 from ttvcli.artifacts.manifest import MANIFEST_NAME, write_manifest
 from ttvcli.artifacts.schema import HEADER_NAME, header, settings_hash
 from ttvcli.artifacts.torch_file import read_torch
+from ttvcli.core.models.cogvideox.published import SEGMENT_FPS
 from ttvcli.errors import ArtifactError, UsageError
 from ttvcli.workflows import components
 from ttvcli.workflows.export import ExportConfig
 from ttvcli.workflows.step import Progress
-
-FPS = 16
-LATENTS_PER_SEGMENT = 12
+from ttvcli.workflows.training_data import LATENTS_PER_SEGMENT
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class DatasetImport:
         """
         progress.start("importing", total=len(self.clips), unit="clips")
         hashes, records, widths = self.hashes(), [], set()
-        settings = {"step": "export", "vae_hash": hashes["vae_hash"], "fps": str(FPS)}
+        settings = {"step": "export", "vae_hash": hashes["vae_hash"], "fps": str(SEGMENT_FPS)}
         for clip in self.clips:
             mean, logvar = self._latents(clip)
             records.append(self._write_latents(folder, clip, mean, logvar, settings))
@@ -141,7 +140,7 @@ class DatasetImport:
         time = int(self.vae.get("temporal_compression_ratio", 4))
         space = 2 ** (len(self.vae["block_out_channels"]) - 1)
         facts = {
-            "fps": FPS,
+            "fps": SEGMENT_FPS,
             "width": mean.shape[3] * space,
             "height": mean.shape[2] * space,
             "frames": (mean.shape[1] - 1) * time + 1,
@@ -159,7 +158,7 @@ class DatasetImport:
             "path": path.name,
             "sha256": sha256_file(path),
             **facts,
-            "duration": round(facts["frames"] / FPS, 6),
+            "duration": round(facts["frames"] / SEGMENT_FPS, 6),
             "keep": True,
             "segments": [
                 {"start": 3 * i, "end": 3 * i + 3, "caption": ""} for i in range(len(clip.texts))

@@ -47,8 +47,7 @@ def register(app: typer.Typer) -> None:
         """Time VAE, transformer layers and a whole small pipeline beside diffusers.
 
         Both sides of a row run on the same random weights, have to agree first, and then take
-        turns. Prints medians and ratios; above 1, ttv is quicker. Rows: vae-encode-128,
-        vae-decode-128, vae-encode-256, vae-decode-256, layers, pipeline.
+        turns. Prints medians and ratios; above 1, ttv is quicker. --dry-run lists the rows.
 
         \b
         Examples:
