@@ -85,7 +85,7 @@ class TrainConfig:
     kl_weight: float = field(default=2e-4, metadata={"help": "VAE: weight of the KL term"})
     whiten_latents: bool = field(
         default=False,
-        metadata={"help": "VAE: give the latents of the model folder unit variance throughout"},
+        metadata={"help": "VAE: give the directions of the model folder's latents like variances"},
     )
     cache_gib: float = field(
         default=2.0, metadata={"help": "memory for clips already read, in GiB"}
