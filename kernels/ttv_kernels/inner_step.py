@@ -6,7 +6,7 @@ K head width.
 The inner loss of a token is `0.5 * ||LN(z) - target||^2` with one affine LayerNorm per head.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,7 @@ def scan(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
     mini_batch: int,
     checkpoint_group: int | None,
+    reverse: bool = False,
 ) -> tuple[State, Tensor]:
     """Run `step` over the mini-batches of `inputs` (each `[G, L, ...]`), carrying the state.
 
@@ -63,34 +64,58 @@ def scan(
 
     With `checkpoint_group` = n only the states at every n-th mini-batch are kept for the backward
     pass; what lies between is computed again, group by group.
+
+    With `reverse` the last tokens come first. Nothing is flipped for that: within a mini-batch the
+    order of tokens does not matter, so that only the pieces are taken from the other end.
     """
     if checkpoint_group is None or not torch.is_grad_enabled():
-        return _walk(step, state, inputs, mini_batch)
+        return _walk(step, state, inputs, mini_batch, reverse)
 
     def run_group(*flat: Tensor) -> tuple[Tensor, ...]:
         tensors = tuple(flat)
-        inner_state, output = _walk(step, tensors[:-4], tensors[-4:], mini_batch)
+        inner_state, output = _walk(step, tensors[:-4], tensors[-4:], mini_batch, reverse)
         return (*inner_state, output)
 
     outputs = []
-    groups = zip(*(x.split(mini_batch * checkpoint_group, dim=1) for x in inputs), strict=True)
-    for group in groups:
+    for group in _pieces(inputs, mini_batch * checkpoint_group, reverse):
         *next_state, output = checkpoint(
             run_group, *state, *group, use_reentrant=False, preserve_rng_state=False
         )
         state = tuple(next_state)
         outputs.append(output)
-    return state, torch.cat(outputs, dim=1)
+    return state, _joined(outputs, reverse)
 
 
 def _walk(
-    step: Step, state: State, inputs: Sequence[Tensor], mini_batch: int
+    step: Step, state: State, inputs: Sequence[Tensor], mini_batch: int, reverse: bool
 ) -> tuple[State, Tensor]:
     outputs = []
-    for q, k, target, eta in zip(*(x.split(mini_batch, dim=1) for x in inputs), strict=True):
+    for q, k, target, eta in _pieces(inputs, mini_batch, reverse):
         state, output = step(state, q, k, target, eta)
         outputs.append(output)
-    return state, torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+    return state, _joined(outputs, reverse)
+
+
+def _pieces(
+    inputs: Sequence[Tensor], size: int, reverse: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Pieces of `size` tokens in the order they are read; the last one read may be shorter."""
+    sizes = piece_sizes(inputs[0].shape[1], size, reverse)
+    pieces = list(zip(*(x.split(sizes, 1) for x in inputs), strict=True))
+    yield from reversed(pieces) if reverse else pieces
+
+
+def piece_sizes(length: int, size: int, reverse: bool) -> list[int]:
+    """Lengths of pieces as they lie in memory; the one read last takes what is left."""
+    sizes = [size] * (length // size) + [length % size] * (length % size > 0)
+    return sizes[::-1] if reverse else sizes
+
+
+def _joined(outputs: list[Tensor], reverse: bool) -> Tensor:
+    """Undo `_pieces`."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat(outputs[::-1] if reverse else outputs, dim=1)
 
 
 def check_shapes(
