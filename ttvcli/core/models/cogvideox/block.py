@@ -116,6 +116,7 @@ class Block(nn.Module):
                 config.ssm,
                 config.ttt_mini_batch,
                 config.ttt_base_lr,
+                config.ttt_norm_eps,
             )
             self.forward_gate_video = nn.Parameter(torch.full((width,), GATE_INIT))
             self.forward_gate_text = nn.Parameter(torch.full((width,), GATE_INIT))

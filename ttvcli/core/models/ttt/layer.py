@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from ttv_kernels.inner_step import piece_sizes
+from ttv_kernels.inner_step import TTT_NORM_EPS, piece_sizes
 from ttv_kernels.ttt_linear import ttt_linear
 from ttv_kernels.ttt_mlp import ttt_mlp
 
@@ -34,13 +34,20 @@ class TTTLayer(nn.Module):
         kind: "ttt_linear" (one matrix) or "ttt_mlp" (two layers, F = 4K).
         mini_batch: tokens of one update of the inner network.
         base_lr: upper end of the learned step size (0.1 for the MLP, 1.0 for the matrix).
+        norm_eps: of the inner LayerNorm; the public GPU kernels have 1e-6.
 
     Raises:
         ValueError: unknown kind, or heads do not divide the width.
     """
 
     def __init__(
-        self, width: int, heads: int, kind: str, mini_batch: int = 64, base_lr: float = 0.1
+        self,
+        width: int,
+        heads: int,
+        kind: str,
+        mini_batch: int = 64,
+        base_lr: float = 0.1,
+        norm_eps: float = TTT_NORM_EPS,
     ) -> None:
         super().__init__()
         if kind not in KINDS:
@@ -51,6 +58,7 @@ class TTTLayer(nn.Module):
         self.head_width = width // heads
         self.mini_batch = mini_batch
         self.base_lr = base_lr
+        self.norm_eps = norm_eps
         self.checkpoint_group: int | None = None
 
         self.wq = nn.Linear(width, width)
@@ -234,6 +242,7 @@ class TTTLayer(nn.Module):
             *(q, k, target, eta),
             *(at_least_fp32(parameter) for parameter in fixed),
             mini_batch=self.mini_batch,
+            eps=self.norm_eps,
             reverse=reverse,
         )
 
