@@ -62,6 +62,8 @@ def scan(
     cost stays linear in length (indexing one piece at a time would add a full-size gradient per
     piece). A last mini-batch may be shorter: it acts as if padded with tokens of learning rate 0.
 
+    Mini-batches are brought to the dtype of the state; outputs have that of q.
+
     With `checkpoint_group` = n only the states at every n-th mini-batch are kept for the backward
     pass; what lies between is computed again, group by group.
 
@@ -91,8 +93,8 @@ def _walk(
 ) -> tuple[State, Tensor]:
     outputs = []
     for q, k, target, eta in _pieces(inputs, mini_batch, reverse):
-        state, output = step(state, q, k, target, eta)
-        outputs.append(output)
+        state, output = step(state, *(x.to(state[0].dtype) for x in (q, k, target, eta)))
+        outputs.append(output.to(q.dtype))
     return state, _joined(outputs, reverse)
 
 

@@ -89,6 +89,21 @@ def test_backends_agree(op: str, reverse: bool, forced: tuple[str, list]) -> Non
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@both
+def test_tokens_in_half_precision_meet_a_state_in_fp32(op: str, forced: tuple[str, list]) -> None:
+    """As if they had been brought to fp32 before, and the output rounded after."""
+    name, _ = forced
+    inputs = arguments(op)
+    half = [x.half() for x in inputs[:4]]
+    output, state = OPS[op](*half, *inputs[4:], **COUNTS, backend=name)
+    exact = [x.float() for x in half]
+    expected, expected_state = OPS[op](*exact, *inputs[4:], **COUNTS, backend="scan")
+    assert output.dtype == torch.float16
+    torch.testing.assert_close(output, expected.half(), rtol=2e-3, atol=2e-3)
+    for a, b in zip(state, expected_state, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.VARIABLE, "reference")
     assert dispatch.requested("scan") == "scan"

@@ -31,7 +31,8 @@ def ttt_mlp(
     """Update the inner MLP mini-batch by mini-batch and answer the queries with it.
 
     Args:
-        q, k: queries and keys `[B, H, L, K]`.
+        q, k: queries and keys `[B, H, L, K]`; they, target and eta may be in half precision while
+            the other arguments are fp32.
         target: what the LayerNorm of the inner network should give for k (V - K), `[B, H, L, K]`.
         eta: step size of each token, `[B, H, L]`, with 1/K and 1/mini_batch already in it.
         norm_weight, norm_bias: the inner LayerNorm of each head, `[H, K]`.
@@ -88,7 +89,9 @@ def ttt_mlp(
         )
     if chosen == "reference":
         specified = partial(turned, reference) if reverse else reference
-        output, final = specified(*tokens, *norm, state_in, mini_batch, eps)
+        exact = [x.to(W1.dtype) for x in tokens]
+        output, final = specified(*exact, *norm, state_in, mini_batch, eps)
+        output = output.to(q.dtype)
     else:
         output, final = scan_mlp(
             *tokens,
