@@ -96,10 +96,16 @@ def _operation_job(
     floor = rates.seconds(cost)
     if side == "public" and backward:
         floor += shapes.quadratic_bytes(shape, settings.size) / rates.bandwidth
-    reason = _too_much(floor, shapes.room(op, side, shape, backward, settings.size), settings)
+    reason = None
+    if side == "public" and shape.tokens % shape.mini_batch:
+        reason = f"{shape.tokens} tokens do not divide into mini-batches of {shape.mini_batch}"
+    reason = reason or _too_much(
+        floor, shapes.room(op, side, shape, backward, settings.size), settings
+    )
     work = partial(_ttt, run, op, side, shape, backward, settings.dtype, settings.device)
-    # A short run has the same shapes in every step: enough for a CPU, which only loads code.
-    warm = work if settings.device.type == "cuda" else partial(work, tokens=2 * shape.mini_batch)
+    # A CPU only loads code, for which a short run is enough; compiling depends on strides too.
+    whole = settings.device.type == "cuda" or side == "compiled"
+    warm = work if whole else partial(work, tokens=2 * shape.mini_batch)
     return Job(op, side, shape, backward, cost, work, warm, reason)
 
 

@@ -18,6 +18,7 @@ from ttv_kernels.ttt_linear.scan import linear_step, scan_linear
 from ttv_kernels.ttt_mlp import ttt_mlp
 from ttv_kernels.ttt_mlp.scan import mlp_step, scan_mlp
 
+from ttvcli.core.kernel_bench import shapes
 from ttvcli.core.kernel_bench.shapes import HEAD_WIDTH, INNER_EXPANSION, Shape
 from ttvcli.core.models.cogvideox.block import Block
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
@@ -159,7 +160,10 @@ def layer_work(
         network = CogVideoXTransformer(config).to(dtype)
         network.set_checkpointing(ttt_mini_batches=CHECKPOINT_GROUP)
         segments = shape.segments
-        positions = network.positions(*_empty(segments.frames, segments.count, shape))
+        rows, columns = shapes.FRAME_GRID
+        latents = torch.zeros(1, segments.frames, 16, 2 * rows, 2 * columns)
+        texts = torch.zeros(1, segments.count, segments.text_tokens, 8)
+        positions = network.positions(latents, texts)
         text = torch.randn(1, segments.text_total, config.width, dtype=dtype)
         video = torch.randn(1, shape.tokens - segments.text_total, config.width, dtype=dtype)
         emb = torch.randn(1, config.time_embed_dim, dtype=dtype)
@@ -167,15 +171,6 @@ def layer_work(
     assert isinstance(block, Block)
     given = [text.requires_grad_(backward), video.requires_grad_(backward), *block.parameters()]
     return _passes(lambda: torch.cat(block(text, video, emb, positions), dim=1), given, backward)
-
-
-def _empty(frames: int, count: int, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Latents and texts that only have the right sizes."""
-    from ttvcli.core.kernel_bench.shapes import FRAME_GRID
-
-    rows, columns = FRAME_GRID
-    latents = torch.zeros(1, frames, 16, 2 * rows, 2 * columns)
-    return latents, torch.zeros(1, count, shape.segments.text_tokens, 8)
 
 
 def _passes(forward: Callable[[], Tensor], given: list[Tensor], backward: bool) -> Prepare:
