@@ -1,6 +1,8 @@
 """TTT-Linear: one matrix per head that learns the sequence while reading it (README.md)."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -81,7 +83,7 @@ def ttt_linear(
             reverse=reverse,
         )
     if chosen == "reference":
-        specified = partial(turned, reference) if reverse else reference
+        specified: Callable[..., Any] = partial(turned, reference) if reverse else reference
         exact = [x.to(W1.dtype) for x in tokens]
         output, final = specified(*exact, *norm, state_in, mini_batch, eps)
         output = output.to(q.dtype)

@@ -1,6 +1,8 @@
 """TTT-MLP: a two-layer network per head that learns the sequence while reading it (README.md)."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -88,7 +90,7 @@ def ttt_mlp(
             reverse=reverse,
         )
     if chosen == "reference":
-        specified = partial(turned, reference) if reverse else reference
+        specified: Callable[..., Any] = partial(turned, reference) if reverse else reference
         exact = [x.to(W1.dtype) for x in tokens]
         output, final = specified(*exact, *norm, state_in, mini_batch, eps)
         output = output.to(q.dtype)

@@ -134,11 +134,11 @@ def attention_work(
     """PyTorch's attention over all windows `[n, H, W, K]` of local attention."""
     generator = torch.Generator(device).manual_seed(0)
     sizes = (shape.segments.count, shape.heads, shape.window, HEAD_WIDTH)
-    given = [
+    q, k, v = (
         torch.randn(sizes, generator=generator, device=device, dtype=dtype, requires_grad=backward)
         for _ in range(3)
-    ]
-    return _passes(lambda: F.scaled_dot_product_attention(*given), given, backward)
+    )
+    return _passes(lambda: F.scaled_dot_product_attention(q, k, v), [q, k, v], backward)
 
 
 def layer_work(
