@@ -53,7 +53,7 @@ def forced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
         kernels = ModuleType(f"ttv_kernels.ttt_{op}.autograd")
 
         def run_kernel(*args: Tensor, scan: Any = original, **options: Any) -> Any:
-            return scan(*args[:4], args[4:6], args[6:], **options)
+            return scan(*args[:4], args[4:6], args[6:], **{"checkpoint_group": 16, **options})
 
         setattr(kernels, f"triton_{op}", spy("triton", run_kernel))
         monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
@@ -76,6 +76,14 @@ def test_each_backend_runs_when_it_is_named(
     assert [called for called, _ in calls] == [name]
     if name != "reference":
         assert calls[0][1] == {**COUNTS, "reverse": True}
+
+
+@both
+def test_a_kernel_keeps_what_suits_it_unless_told(op: str, forced: tuple[str, list]) -> None:
+    name, calls = forced
+    OPS[op](*arguments(op), mini_batch=16, backend=name)
+    if name == "triton":
+        assert "checkpoint_group" not in calls[0][1]
 
 
 @both

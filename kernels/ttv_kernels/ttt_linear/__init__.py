@@ -40,7 +40,7 @@ def ttt_linear(
             state of an earlier call on.
         mini_batch: tokens of one update; a last one may be shorter.
         checkpoint_group: mini-batches between the states kept for the backward pass; None keeps
-            everything.
+            everything (a Triton kernel: as much as suits it).
         eps: of the inner LayerNorm.
         reverse: read from the last token to the first; mini-batches are then counted from the end.
             Equal to flipping inputs and output along L.
@@ -73,14 +73,9 @@ def ttt_linear(
         # Only here: importing Triton takes a second, and it is not there on every machine.
         from ttv_kernels.ttt_linear.autograd import triton_linear
 
+        kept = {} if checkpoint_group is None else {"checkpoint_group": checkpoint_group}
         return triton_linear(
-            *tokens,
-            *norm,
-            *state_in,
-            mini_batch=mini_batch,
-            checkpoint_group=checkpoint_group,
-            eps=eps,
-            reverse=reverse,
+            *tokens, *norm, *state_in, mini_batch=mini_batch, eps=eps, reverse=reverse, **kept
         )
     if chosen == "reference":
         specified: Callable[..., Any] = partial(turned, reference) if reverse else reference
