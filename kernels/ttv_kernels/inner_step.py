@@ -6,14 +6,19 @@ K head width.
 The inner loss of a token is `0.5 * ||LN(z) - target||^2` with one affine LayerNorm per head.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 TTT_NORM_EPS = 1e-8
+GELU_SLOPE = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
 
 State = tuple[Tensor, ...]
 # (state, q, k, target, eta) of one mini-batch -> (next state, output)
@@ -43,9 +48,38 @@ def loss_gradient(
     return gradient
 
 
+class _GeluGradient(torch.autograd.Function):
+    """Its own derivative in closed form: PyTorch's takes twice as many passes over the hidden."""
+
+    @staticmethod
+    def forward(ctx: Any, upstream: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(upstream, x)
+        return torch.ops.aten.gelu_backward(upstream, x, approximate="tanh")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        upstream, x = ctx.saved_tensors
+        d_upstream = torch.ops.aten.gelu_backward(gradient, x, approximate="tanh")
+        return d_upstream, gelu_second_derivative(x).mul_(gradient).mul_(upstream)
+
+
+def gelu_second_derivative(x: Tensor) -> Tensor:
+    """Of the tanh form, with h the tanh and p the slope of its argument:
+
+    `gelu'' = (1 - h^2) (p + x p' / 2 - x h p^2)`.
+    """
+    square = x * x
+    slope = square * (3 * GELU_SLOPE * GELU_CUBIC) + GELU_SLOPE
+    h = (square * (GELU_SLOPE * GELU_CUBIC)).add_(GELU_SLOPE).mul_(x).tanh_()
+    curve = square.mul_(6 * GELU_SLOPE * GELU_CUBIC).add_(GELU_SLOPE)
+    curve.addcmul_(slope.square_().mul_(h), x, value=-1)
+    return curve.mul_(h.square_().neg_().add_(1))
+
+
 def gelu_gradient(upstream: Tensor, x: Tensor) -> Tensor:
-    """`upstream * gelu'(x)` for the tanh form of GELU; differentiable in both arguments."""
-    return torch.ops.aten.gelu_backward(upstream, x, approximate="tanh")
+    """`upstream * gelu'(x)` for the tanh form of GELU; once differentiable in both arguments."""
+    return _GeluGradient.apply(upstream, x)
 
 
 def scan(

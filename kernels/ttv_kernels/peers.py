@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ttv_kernels.inner_step import TTT_NORM_EPS, State
+from ttv_kernels.inner_step import GELU_CUBIC, GELU_SLOPE, TTT_NORM_EPS, State
 from ttv_kernels.reference_step import layer_norm, loss_gradient
 
 # (state, q, k, target, eta [B, H, S, S], weight, bias, eps) -> (next state, output)
@@ -52,8 +52,9 @@ def linear_step(
 def gelu_slope(x: Tensor) -> Tensor:
     """Derivative of the tanh form of GELU, in separate operations."""
     square = x * x
-    h = torch.tanh(0.79788456 * x * (1 + 0.044715 * square))
-    return 0.5 * x * (1 - h * h) * (0.79788456 + 0.1070322243 * square) + 0.5 * (1 + h)
+    h = torch.tanh(GELU_SLOPE * x * (1 + GELU_CUBIC * square))
+    curve = GELU_SLOPE + 3 * GELU_SLOPE * GELU_CUBIC * square
+    return 0.5 * x * (1 - h * h) * curve + 0.5 * (1 + h)
 
 
 def mlp_step(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from ttt_inputs import EXACT, B, CountingBytes, H, K, arguments, largest, scalar
-from ttv_kernels.inner_step import gelu_gradient, loss_gradient
+from ttv_kernels.inner_step import gelu_gradient, gelu_second_derivative, loss_gradient
 from ttv_kernels.reference_step import gelu_derivative
 from ttv_kernels.reference_step import loss_gradient as loss_gradient_in_steps
 from ttv_kernels.ttt_linear import ttt_linear
@@ -197,6 +197,12 @@ def test_fused_formulas_equal_the_written_out_ones():
         written = loss_gradient_in_steps(z[g], target[g], weight[g, 0], bias[g, 0], 1e-8)
         assert largest([(fused[g], written)]) < EXACT
     assert largest([(gelu_gradient(target, z), target * gelu_derivative(z))]) < EXACT
+
+
+def test_second_derivative_of_gelu_is_the_slope_of_its_first() -> None:
+    x = torch.linspace(-6, 6, 201, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(gelu_derivative(x).sum(), x)
+    assert largest([(gelu_second_derivative(x.detach()), expected)]) < EXACT
 
 
 def test_loss_gradient_is_the_gradient_of_the_loss():
