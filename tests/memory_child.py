@@ -2,6 +2,7 @@
 
     python memory_child.py transformer '{"ssm": "none", ...}'
     python memory_child.py vae '{"latent_frames": 13, ...}'
+    python memory_child.py ttt_layer '{"kind": "ttt_mlp", ...}'
 
 The baseline is taken after the libraries are warm, the weights are part of the measurement.
 """
@@ -19,6 +20,8 @@ from ttvcli.core.memory.streaming import place
 from ttvcli.core.memory.tiling import forward_in_tiles
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
+from ttvcli.core.models.ttt.layer import TTTLayer
+from ttvcli.core.models.ttt.rotary import table
 from ttvcli.core.models.vae.causal3d import CausalVAE
 from ttvcli.core.models.vae.config import VAEConfig
 
@@ -90,6 +93,15 @@ def vae(config: dict[str, Any], latent_frames: int, height: int, width: int, siz
     latents = torch.randn(1, channels, latent_frames, height, width).to(DTYPES[size])
     for _ in network.decode_chunks(latents):
         pass
+
+
+def ttt_layer(kind: str, heads: int, tokens: int, group: int, size: int) -> None:
+    """A training step: forward and backward, to the tokens and all weights."""
+    layer = TTTLayer(64 * heads, heads, kind).to(DTYPES[size])
+    layer.checkpoint_group = group
+    x = torch.randn(1, tokens, 64 * heads, dtype=DTYPES[size], requires_grad=True)
+    y = layer(x, table(torch.rand(tokens, 32)))
+    y.backward(torch.randn_like(y))
 
 
 if __name__ == "__main__":

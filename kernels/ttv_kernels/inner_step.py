@@ -6,14 +6,19 @@ K head width.
 The inner loss of a token is `0.5 * ||LN(z) - target||^2` with one affine LayerNorm per head.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 TTT_NORM_EPS = 1e-8
+GELU_SLOPE = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
 
 State = tuple[Tensor, ...]
 # (state, q, k, target, eta) of one mini-batch -> (next state, output)
@@ -43,9 +48,38 @@ def loss_gradient(
     return gradient
 
 
+class _GeluGradient(torch.autograd.Function):
+    """Its own derivative in closed form: PyTorch's takes twice as many passes over the hidden."""
+
+    @staticmethod
+    def forward(ctx: Any, upstream: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(upstream, x)
+        return torch.ops.aten.gelu_backward(upstream, x, approximate="tanh")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        upstream, x = ctx.saved_tensors
+        d_upstream = torch.ops.aten.gelu_backward(gradient, x, approximate="tanh")
+        return d_upstream, gelu_second_derivative(x).mul_(gradient).mul_(upstream)
+
+
+def gelu_second_derivative(x: Tensor) -> Tensor:
+    """Of the tanh form, with h the tanh and p the slope of its argument:
+
+    `gelu'' = (1 - h^2) (p + x p' / 2 - x h p^2)`.
+    """
+    square = x * x
+    slope = square * (3 * GELU_SLOPE * GELU_CUBIC) + GELU_SLOPE
+    h = (square * (GELU_SLOPE * GELU_CUBIC)).add_(GELU_SLOPE).mul_(x).tanh_()
+    curve = square.mul_(6 * GELU_SLOPE * GELU_CUBIC).add_(GELU_SLOPE)
+    curve.addcmul_(slope.square_().mul_(h), x, value=-1)
+    return curve.mul_(h.square_().neg_().add_(1))
+
+
 def gelu_gradient(upstream: Tensor, x: Tensor) -> Tensor:
-    """`upstream * gelu'(x)` for the tanh form of GELU; differentiable in both arguments."""
-    return torch.ops.aten.gelu_backward(upstream, x, approximate="tanh")
+    """`upstream * gelu'(x)` for the tanh form of GELU; once differentiable in both arguments."""
+    return _GeluGradient.apply(upstream, x)
 
 
 def scan(
@@ -54,6 +88,7 @@ def scan(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
     mini_batch: int,
     checkpoint_group: int | None,
+    reverse: bool = False,
 ) -> tuple[State, Tensor]:
     """Run `step` over the mini-batches of `inputs` (each `[G, L, ...]`), carrying the state.
 
@@ -61,36 +96,62 @@ def scan(
     cost stays linear in length (indexing one piece at a time would add a full-size gradient per
     piece). A last mini-batch may be shorter: it acts as if padded with tokens of learning rate 0.
 
+    Mini-batches are brought to the dtype of the state; outputs have that of q.
+
     With `checkpoint_group` = n only the states at every n-th mini-batch are kept for the backward
     pass; what lies between is computed again, group by group.
+
+    With `reverse` the last tokens come first. Nothing is flipped for that: within a mini-batch the
+    order of tokens does not matter, so that only the pieces are taken from the other end.
     """
     if checkpoint_group is None or not torch.is_grad_enabled():
-        return _walk(step, state, inputs, mini_batch)
+        return _walk(step, state, inputs, mini_batch, reverse)
 
     def run_group(*flat: Tensor) -> tuple[Tensor, ...]:
         tensors = tuple(flat)
-        inner_state, output = _walk(step, tensors[:-4], tensors[-4:], mini_batch)
+        inner_state, output = _walk(step, tensors[:-4], tensors[-4:], mini_batch, reverse)
         return (*inner_state, output)
 
     outputs = []
-    groups = zip(*(x.split(mini_batch * checkpoint_group, dim=1) for x in inputs), strict=True)
-    for group in groups:
+    for group in _pieces(inputs, mini_batch * checkpoint_group, reverse):
         *next_state, output = checkpoint(
             run_group, *state, *group, use_reentrant=False, preserve_rng_state=False
         )
         state = tuple(next_state)
         outputs.append(output)
-    return state, torch.cat(outputs, dim=1)
+    return state, _joined(outputs, reverse)
 
 
 def _walk(
-    step: Step, state: State, inputs: Sequence[Tensor], mini_batch: int
+    step: Step, state: State, inputs: Sequence[Tensor], mini_batch: int, reverse: bool
 ) -> tuple[State, Tensor]:
     outputs = []
-    for q, k, target, eta in zip(*(x.split(mini_batch, dim=1) for x in inputs), strict=True):
-        state, output = step(state, q, k, target, eta)
-        outputs.append(output)
-    return state, torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+    for q, k, target, eta in _pieces(inputs, mini_batch, reverse):
+        state, output = step(state, *(x.to(state[0].dtype) for x in (q, k, target, eta)))
+        outputs.append(output.to(q.dtype))
+    return state, _joined(outputs, reverse)
+
+
+def _pieces(
+    inputs: Sequence[Tensor], size: int, reverse: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Pieces of `size` tokens in the order they are read; the last one read may be shorter."""
+    sizes = piece_sizes(inputs[0].shape[1], size, reverse)
+    pieces = list(zip(*(x.split(sizes, 1) for x in inputs), strict=True))
+    yield from reversed(pieces) if reverse else pieces
+
+
+def piece_sizes(length: int, size: int, reverse: bool) -> list[int]:
+    """Lengths of pieces as they lie in memory; the one read last takes what is left."""
+    sizes = [size] * (length // size) + [length % size] * (length % size > 0)
+    return sizes[::-1] if reverse else sizes
+
+
+def _joined(outputs: list[Tensor], reverse: bool) -> Tensor:
+    """Undo `_pieces`."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat(outputs[::-1] if reverse else outputs, dim=1)
 
 
 def check_shapes(

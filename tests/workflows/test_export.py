@@ -103,7 +103,7 @@ def test_a_ttt_checkpoint_goes_to_the_public_form_and_back(ttt: Path, tmp_path: 
     values = model_folder.read_config(back, "transformer")
     was = model_folder.read_config(ttt, "transformer")
     changed = {key: value for key, value in values.items() if value != was[key]}
-    assert changed == {"norm_eps": 1e-6, "ttt_lr_mode": "last-row"}
+    assert changed == {"norm_eps": 1e-6, "ttt_lr_mode": "last-row", "ttt_norm_eps": 1e-6}
     assert model_folder.read_config(back, "vae")["scaling_factor"] == 1.0
     assert model_folder.read_about(back)["sample"]["guidance_mode"] == "legacy"
     components.check_model(back)

@@ -5,6 +5,7 @@ embedding.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,13 @@ class Positions:
     window: Tensor | None
     sequence: Tensor | None = None
     eta_source: Tensor | None = None
+
+    @cached_property
+    def from_end(self) -> tuple[Tensor | None, Tensor | None]:
+        """`sequence` and `eta_source` for a sequence that TTT reads from its last token."""
+        rotary = None if self.sequence is None else self.sequence.flip(0)
+        source = self.eta_source
+        return rotary, None if source is None else len(source) - 1 - source.flip(0)
 
 
 class AdaptiveNorm(nn.Module):
@@ -108,6 +116,7 @@ class Block(nn.Module):
                 config.ssm,
                 config.ttt_mini_batch,
                 config.ttt_base_lr,
+                config.ttt_norm_eps,
             )
             self.forward_gate_video = nn.Parameter(torch.full((width,), GATE_INIT))
             self.forward_gate_text = nn.Parameter(torch.full((width,), GATE_INIT))
@@ -131,8 +140,7 @@ class Block(nn.Module):
 
     def mix(self, text: Tensor, video: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
         """Move information between tokens: near by attention, far by TTT in both directions."""
-        segments = positions.segments
-        text, video = self.attn1(text, video, segments, positions.window)
+        text, video = self.attn1(text, video, positions.segments, positions.window)
         if self.ttt is None:
             return text, video
 
@@ -140,16 +148,20 @@ class Block(nn.Module):
         text = text + torch.tanh(self.forward_gate_text) * text_new
         video = video + torch.tanh(self.forward_gate_video) * video_new
 
-        text_new, video_new = self.read(*segments.reverse(text, video), positions)
-        text_new, video_new = segments.reverse(text_new, video_new)
+        text_new, video_new = self.read(text, video, positions, from_end=True)
         text = text + torch.tanh(self.backward_gate_text) * text_new
         video = video + torch.tanh(self.backward_gate_video) * video_new
         return text, video
 
-    def read(self, text: Tensor, video: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+    def read(
+        self, text: Tensor, video: Tensor, positions: Positions, from_end: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """One pass of TTT over the whole video in time order; the same weights either way."""
         assert self.ttt is not None
-        assert positions.sequence is not None
-        sequence = positions.segments.to_time_order(text, video)
-        sequence = self.ttt(sequence, positions.sequence, positions.eta_source)
-        return positions.segments.from_time_order(sequence)
+        rotary, source = positions.sequence, positions.eta_source
+        if from_end:
+            rotary, source = positions.from_end
+        assert rotary is not None
+        sequence = positions.segments.to_time_order(text, video, from_end)
+        sequence = self.ttt(sequence, rotary, source, reverse=from_end)
+        return positions.segments.from_time_order(sequence, from_end)

@@ -20,7 +20,7 @@ _FIXED = {
 class CogVideoXConfig:
     """Architecture of `CogVideoXTransformer`; defaults are those of diffusers (CogVideoX-2B).
 
-    The last four fields are ours. A plain CogVideoX has `ssm="none"`. Checkpoints in the line of
+    The last five fields are ours. A plain CogVideoX has `ssm="none"`. Checkpoints in the line of
     TTT-Video have `norm_eps=1e-6`, those of diffusers 1e-5: take it from the checkpoint.
 
     Raises:
@@ -60,6 +60,7 @@ class CogVideoXConfig:
     ttt_mini_batch: int = 64
     ttt_base_lr: float = 0.1
     ttt_lr_mode: str = "per-token"
+    ttt_norm_eps: float = 1e-8
 
     def __post_init__(self) -> None:
         for key, expected in _FIXED.items():
@@ -119,7 +120,7 @@ class CogVideoXConfig:
         """Values for `transformer/config.json`; plain CogVideoX gets only what diffusers knows."""
         values = asdict(self)
         if self.ssm == "none":
-            for key in ("ssm", "ttt_mini_batch", "ttt_base_lr", "ttt_lr_mode"):
+            for key in ("ssm", "ttt_mini_batch", "ttt_base_lr", "ttt_lr_mode", "ttt_norm_eps"):
                 del values[key]
             return {"_class_name": "CogVideoXTransformer3DModel", **values}
         return {"_class_name": "CogVideoXTransformer", **values}
