@@ -50,7 +50,9 @@ class RandomModelConfig:
 
     out: Path = field(metadata={"help": "folder to write"})
     variant: Literal["2b", "5b"] = field(default="5b", metadata={"help": "CogVideoX-2B or -5B"})
-    ssm: str = field(default="none", metadata={"help": "none, ttt_linear or ttt_mlp"})
+    ssm: str = field(
+        default="none", metadata={"help": "none, ttt_linear, ttt_mlp or ttt_large_chunk"}
+    )
     dtype: Literal["fp32", "bf16", "fp16"] = field(
         default="bf16", metadata={"help": "of the weights"}
     )
@@ -82,7 +84,7 @@ def configurations(config: RandomModelConfig) -> dict[str, dict[str, Any]]:
     """The configuration of each network."""
     values = {**VARIANTS[config.variant], "ssm": config.ssm, "norm_eps": 1e-5}
     if config.ssm != "none":
-        values |= {"norm_eps": 1e-6, "ttt_base_lr": 0.1 if config.ssm == "ttt_mlp" else 1.0}
+        values |= {"norm_eps": 1e-6, "ttt_base_lr": 1.0 if config.ssm == "ttt_linear" else 0.1}
     change = config.shapes
     transformer = CogVideoXConfig(**{**values, **change.get("transformer", {})})
     vae = VAEConfig(**change.get("vae", {}))

@@ -50,14 +50,15 @@ def check(stage: Stage, added: int) -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A transformer of 350 MB in fp32, and one with TTT in bf16."""
+    """A transformer of 350 MB in fp32, and those with TTT in bf16."""
     found = {}
-    for ssm, dtype in (("none", "fp32"), ("ttt_mlp", "bf16")):
+    for ssm, dtype in (("none", "fp32"), ("ttt_mlp", "bf16"), ("ttt_large_chunk", "bf16")):
         transformer = {
             "num_attention_heads": 12,
             "num_layers": 8,
             "text_embed_dim": 512,
             "use_rotary_positional_embeddings": True,
+            "ttt_chunk_tokens": 600,
         }
         small: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4}
         out = tmp_path_factory.mktemp(ssm)
@@ -79,8 +80,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("none", 4, "disk", 512, 5, 1),
         ("ttt_mlp", 2, "disk", 0, 3, 1),
         ("ttt_mlp", 2, "none", 512, 5, 2),
+        ("ttt_large_chunk", 2, "disk", 0, 5, 2),
+        ("ttt_large_chunk", 2, "none", 512, 5, 2),
     ],
-    ids=["resident", "disk-tiles", "ttt-disk", "ttt-tiles"],
+    ids=["resident", "disk-tiles", "ttt-disk", "ttt-tiles", "chunk-disk", "chunk-tiles"],
 )
 def test_a_pass_takes_what_was_planned(
     folders: dict[str, Path],
