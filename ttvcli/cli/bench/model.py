@@ -9,7 +9,8 @@ from ttvcli.cli.run_step import execute
 
 Variant = Annotated[str | None, typer.Option("--variant", help="CogVideoX of this size: 2b, 5b.")]
 Ssm = Annotated[
-    str | None, typer.Option("--ssm", help="Global layers: none, ttt_linear or ttt_mlp.")
+    str | None,
+    typer.Option("--ssm", help="Global layers: none, ttt_linear, ttt_mlp or ttt_large_chunk."),
 ]
 TextLayers = Annotated[
     int | None, typer.Option("--text-layers", help="Layers of the T5; 24 are the real ones.", min=1)
@@ -46,7 +47,7 @@ def register(app: typer.Typer) -> None:
           ttv sample "a dog" --model 5b-ttt --size 256x256 --steps 1 --offload disk -o dog.mp4
         """
         execute(
-            "random_model",
+            "bench_model",
             {
                 "out": out,
                 "variant": variant,

@@ -45,12 +45,14 @@ SNR_SHIFT = {"2b": 3.0, "5b": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomModelConfig:
+class BenchModelConfig:
     """Settings of `ttv bench model`: which model, and how much of it."""
 
     out: Path = field(metadata={"help": "folder to write"})
     variant: Literal["2b", "5b"] = field(default="5b", metadata={"help": "CogVideoX-2B or -5B"})
-    ssm: str = field(default="none", metadata={"help": "none, ttt_linear or ttt_mlp"})
+    ssm: str = field(
+        default="none", metadata={"help": "none, ttt_linear, ttt_mlp or ttt_large_chunk"}
+    )
     dtype: Literal["fp32", "bf16", "fp16"] = field(
         default="bf16", metadata={"help": "of the weights"}
     )
@@ -67,7 +69,7 @@ class RandomModelConfig:
         configurations(self)  # a ValueError for what no network could be built from
 
 
-def plan(config: RandomModelConfig) -> Plan:
+def plan(config: BenchModelConfig) -> Plan:
     """Count the weights of each network and the disk that they take.
 
     Raises:
@@ -86,7 +88,7 @@ def plan(config: RandomModelConfig) -> Plan:
     )
 
 
-def run(config: RandomModelConfig, progress: Progress = SILENT) -> StepResult:
+def run(config: BenchModelConfig, progress: Progress = SILENT) -> StepResult:
     """Write the folder; a component that is there already is kept.
 
     Raises:
@@ -104,7 +106,7 @@ def run(config: RandomModelConfig, progress: Progress = SILENT) -> StepResult:
     return StepResult(paths=[config.out])
 
 
-def _missing(config: RandomModelConfig) -> dict[str, dict[str, Any]]:
+def _missing(config: BenchModelConfig) -> dict[str, dict[str, Any]]:
     """The configurations of the networks that are not in the folder yet."""
     if config.out.exists() and not config.out.is_dir():
         raise UsageError("the output is a file, not a folder", where=str(config.out))
@@ -122,11 +124,11 @@ def _missing(config: RandomModelConfig) -> dict[str, dict[str, Any]]:
     return {name: values for name, values in wanted.items() if name not in there}
 
 
-def configurations(config: RandomModelConfig) -> dict[str, dict[str, Any]]:
+def configurations(config: BenchModelConfig) -> dict[str, dict[str, Any]]:
     """The configuration of each network."""
     values = {**VARIANTS[config.variant], "ssm": config.ssm, "norm_eps": 1e-5}
     if config.ssm != "none":
-        values |= {"norm_eps": 1e-6, "ttt_base_lr": 0.1 if config.ssm == "ttt_mlp" else 1.0}
+        values |= {"norm_eps": 1e-6, "ttt_base_lr": 1.0 if config.ssm == "ttt_linear" else 0.1}
     change = config.shapes
     transformer = CogVideoXConfig(**{**values, **change.get("transformer", {})})
     vae = VAEConfig(**change.get("vae", {}))
@@ -139,7 +141,7 @@ def configurations(config: RandomModelConfig) -> dict[str, dict[str, Any]]:
 
 
 def _write(
-    config: RandomModelConfig, component: str, values: dict[str, Any], progress: Progress
+    config: BenchModelConfig, component: str, values: dict[str, Any], progress: Progress
 ) -> None:
     network = _on_meta(component, values)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
