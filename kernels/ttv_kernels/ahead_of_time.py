@@ -87,17 +87,14 @@ def _source(launch: Launch) -> ASTSource:
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(launch.kernel.params):
         value = launch.arguments[parameter.name]
-        constant = parameter.is_constexpr or value is None or _is_one(value)
+        special = isinstance(value, int) and not parameter.do_not_specialize
+        constant = parameter.is_constexpr or value is None or (special and value == 1)
         signature[parameter.name] = "constexpr" if constant else _type(value)
         if constant:
             constants[(index,)] = value
-        elif isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
+        elif isinstance(value, Tensor) or (special and value % 16 == 0):
             attributes[(index,)] = _ALIGNED
     return ASTSource(launch.kernel, signature, constants, attributes)
-
-
-def _is_one(value: Any) -> bool:
-    return isinstance(value, int) and value == 1
 
 
 def _type(value: Any) -> str:

@@ -21,8 +21,8 @@ def mini_batch_rows(
     Returns the rows `[BLOCK]` (int64) in the tensors and whether each exists. A reversed walk
     counts from the last token on.
     """
-    offsets = tl.arange(0, BLOCK)
-    positions = index.to(tl.int64) * MINI_BATCH + offsets
+    offsets = tl.arange(0, BLOCK).to(tl.int64)
+    positions = index * MINI_BATCH + offsets
     real = (offsets < MINI_BATCH) & (positions < length)
     if REVERSE:
         positions = length - 1 - positions
@@ -93,6 +93,12 @@ def store_vector(start, values, WIDTH: tl.constexpr):
 def product(a, b, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
     """Matrix product of both rounded to DTYPE, summed in fp32; PRECISION counts for fp32 alone."""
     return tl.dot(a.to(DTYPE), b.to(DTYPE), input_precision=PRECISION)
+
+
+@triton.jit
+def add_product(total, a, b, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """`total + product(a, b)`, summed onto the fp32 total in place."""
+    return tl.dot(a.to(DTYPE), b.to(DTYPE), total, input_precision=PRECISION)
 
 
 @triton.jit
