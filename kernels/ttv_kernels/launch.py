@@ -15,6 +15,9 @@ from torch import Tensor
 WIDEST_HEAD = 128
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SMALLEST_BLOCK = 16  # of a matrix product on tensor cores
+_LARGEST_TILE = 4096  # bytes of a tile; with more, registers spill
+_MOST_TOKENS = 32  # of a tile
+_ROWS_OF_A_WARP = 16  # of a matrix product on tensor cores
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ def block(size: int) -> int:
     return max(_SMALLEST_BLOCK, 1 << (size - 1).bit_length())
 
 
+def warps(width: int) -> int:
+    """Warps that share the features of a `[K, S]` tile without doing anything twice."""
+    return block(width) // _ROWS_OF_A_WARP
+
+
 def walk_arguments(q_BHLK: Tensor, eta_BHL: Tensor, walk: Walk) -> dict[str, Any]:
     """The arguments that every TTT kernel has: sizes, strides, blocks, and how products are made.
 
@@ -88,7 +96,9 @@ def walk_arguments(q_BHLK: Tensor, eta_BHL: Tensor, walk: Walk) -> dict[str, Any
     """
     _, heads, length, width = q_BHLK.shape
     half = q_BHLK.dtype == torch.float16
-    block_s, block_k = block(walk.mini_batch), block(width)
+    block_k = block(width)
+    tokens = min(walk.mini_batch, _LARGEST_TILE // (block_k * q_BHLK.element_size()), _MOST_TOKENS)
+    block_s = block(tokens)
     return {
         "eps": walk.eps,
         "heads": heads,

@@ -1,11 +1,11 @@
 """Device functions that the Triton kernels of both TTT operations share.
 
-Shape legend: S tokens of one mini-batch, K head width, F any width; blocks are padded to powers of
-two. Padding rows and columns are loaded as 0 and never stored. Importing this imports triton, so
-only modules of a Triton backend do.
+Shape legend: S tokens of one mini-batch, K head width; blocks are padded to powers of two. Padding
+tokens and features are loaded as 0 and never stored. Tiles are fp32 unless a line says otherwise.
+AXIS is the one that features lie along: 1 for tiles `[S, K]`, 0 for `[K, S]`.
 
-Tiles are fp32 unless a line says otherwise. Addresses are int64: a minute of video has more than
-2^31 elements in one tensor.
+Addresses are int64: a minute of video has more than 2^31 elements in one tensor. Importing this
+imports triton, so only modules of a Triton backend do.
 """
 
 import triton
@@ -14,14 +14,19 @@ import triton.language as tl
 
 @triton.jit
 def mini_batch_rows(
-    index, length, MINI_BATCH: tl.constexpr, BLOCK: tl.constexpr, REVERSE: tl.constexpr
+    index,
+    length,
+    MINI_BATCH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    REVERSE: tl.constexpr,
+    tile=0,
 ):
-    """Which tokens the mini-batch with this index holds, in the order of the walk.
+    """Which tokens a tile of the mini-batch with this index holds, in the order of the walk.
 
-    Returns the rows `[BLOCK]` (int64) in the tensors and whether each exists. A reversed walk
-    counts from the last token on.
+    The mini-batch is cut in tiles of BLOCK tokens, counted by `tile`. Returns the rows `[BLOCK]`
+    (int64) in the tensors and whether each exists. A reversed walk counts from the last token on.
     """
-    offsets = tl.arange(0, BLOCK).to(tl.int64)
+    offsets = tile * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     positions = index * MINI_BATCH + offsets
     real = (offsets < MINI_BATCH) & (positions < length)
     if REVERSE:
@@ -71,6 +76,13 @@ def load_matrix(
 
 
 @triton.jit
+def load_operand(start, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """A contiguous square matrix `[WIDTH, WIDTH]` in the dtype it is stored in."""
+    rows = tl.arange(0, BLOCK)
+    return load_rows(start, rows, WIDTH, rows < WIDTH, WIDTH, BLOCK)
+
+
+@triton.jit
 def store_matrix(start, tile, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     rows = tl.arange(0, tile.shape[0])
     store_rows(start, rows, WIDTH, rows < HEIGHT, tile, WIDTH)
@@ -102,60 +114,65 @@ def add_product(total, a, b, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def without_padding(x, WIDTH: tl.constexpr):
-    """x with 0 in its padding columns."""
-    if x.shape[1] > WIDTH:
-        x = tl.where((tl.arange(0, x.shape[1]) < WIDTH)[None, :], x, 0.0)
+def without_padding(x, WIDTH: tl.constexpr, AXIS: tl.constexpr = 1):
+    """x with 0 in its padding features."""
+    if x.shape[AXIS] > WIDTH:
+        real = tl.arange(0, x.shape[AXIS]) < WIDTH
+        x = tl.where(tl.expand_dims(real, 1 - AXIS), x, 0.0)
     return x
 
 
 @triton.jit
-def row_mean(x, WIDTH: tl.constexpr):
-    """Mean of each row, `[S, 1]`; padding columns must hold 0."""
-    return (tl.sum(x, axis=1) * (1.0 / WIDTH))[:, None]
+def feature_mean(x, WIDTH: tl.constexpr, AXIS: tl.constexpr = 1):
+    """Mean over the features of each token, kept as an axis of 1; padding features must hold 0."""
+    return tl.expand_dims(tl.sum(x, axis=AXIS) * (1.0 / WIDTH), AXIS)
 
 
 @triton.jit
-def normalise(z, eps, WIDTH: tl.constexpr):
-    """z with mean 0 and variance 1 in each row, and 1 / deviation `[S, 1]`."""
-    centred = without_padding(z - row_mean(z, WIDTH), WIDTH)
-    rstd = tl.rsqrt(row_mean(centred * centred, WIDTH) + eps)
+def normalise(z, eps, WIDTH: tl.constexpr, AXIS: tl.constexpr = 1):
+    """z with mean 0 and variance 1 for each token, and 1 / deviation."""
+    centred = without_padding(z - feature_mean(z, WIDTH, AXIS), WIDTH, AXIS)
+    rstd = tl.rsqrt(feature_mean(centred * centred, WIDTH, AXIS) + eps)
     return centred * rstd, rstd
 
 
 @triton.jit
-def normalise_backward(dn, n, rstd, WIDTH: tl.constexpr):
+def normalise_backward(dn, n, rstd, WIDTH: tl.constexpr, AXIS: tl.constexpr = 1):
     """Gradient at z of the n and rstd that `normalise` gave, from the gradient at n.
 
-    A symmetric matrix for each row, and exact with eps: the mean of n squared is not quite 1.
+    A symmetric matrix for each token, and exact with eps: the mean of n squared is not quite 1.
     """
-    dz = dn - row_mean(dn, WIDTH) - n * row_mean(dn * n, WIDTH)
-    return without_padding(dz * rstd, WIDTH)
+    dz = dn - feature_mean(dn, WIDTH, AXIS) - n * feature_mean(dn * n, WIDTH, AXIS)
+    return without_padding(dz * rstd, WIDTH, AXIS)
 
 
 @triton.jit
-def loss_gradient(z, target, weight, bias, eps, WIDTH: tl.constexpr):
-    """G, the gradient of `0.5 * ||LN(z) - target||^2` at z; weight and bias are `[1, K]`.
+def loss_gradient(z, target, weight, bias, eps, WIDTH: tl.constexpr, AXIS: tl.constexpr = 1):
+    """G, the gradient of `0.5 * ||LN(z) - target||^2` at z; weight and bias broadcast over tokens.
 
     Returns G, and n, rstd and the error `LN(z) - target` for `loss_gradient_backward`.
     """
-    n, rstd = normalise(z, eps, WIDTH)
+    n, rstd = normalise(z, eps, WIDTH, AXIS)
     error = n * weight + bias - target
-    return normalise_backward(error * weight, n, rstd, WIDTH), n, rstd, error
+    return normalise_backward(error * weight, n, rstd, WIDTH, AXIS), n, rstd, error
 
 
 @triton.jit
-def loss_gradient_backward(dG, G, n, rstd, error, weight, WIDTH: tl.constexpr):
+def loss_gradient_backward(
+    dG, G, n, rstd, error, weight, WIDTH: tl.constexpr, AXIS: tl.constexpr = 1
+):
     """Gradients of `sum(dG * G)`, the loss gradient's own gradient.
 
-    Returns the gradients at z and target, and those at weight and bias of each row.
+    Returns the gradients at z and target, and those at weight and bias of each token.
     G depends on z through u = error * weight, through n in the projection and through rstd.
     """
-    du = normalise_backward(dG, n, rstd, WIDTH)
+    du = normalise_backward(dG, n, rstd, WIDTH, AXIS)
     u = error * weight
     derror = du * weight
-    dn = derror * weight - rstd * (u * row_mean(dG * n, WIDTH) + dG * row_mean(u * n, WIDTH))
-    dz = normalise_backward(dn, n, rstd, WIDTH) - rstd * n * row_mean(dG * G, WIDTH)
+    through_n = u * feature_mean(dG * n, WIDTH, AXIS) + dG * feature_mean(u * n, WIDTH, AXIS)
+    dn = derror * weight - rstd * through_n
+    dz = normalise_backward(dn, n, rstd, WIDTH, AXIS)
+    dz -= rstd * n * feature_mean(dG * G, WIDTH, AXIS)
     return dz, -derror, du * (error + n * weight), derror
 
 

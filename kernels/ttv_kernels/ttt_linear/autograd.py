@@ -18,6 +18,7 @@ from ttv_kernels.launch import (
     gradient_arguments,
     in_layout_of,
     walk_arguments,
+    warps,
 )
 from ttv_kernels.ttt_linear.backward import ttt_linear_bwd_kernel
 from ttv_kernels.ttt_linear.forward import ttt_linear_fwd_kernel
@@ -104,7 +105,7 @@ class TritonLinear(torch.autograd.Function):
         launch.run()
         output, final = launch.arguments["output"], final_state(launch)
         kept = (launch.arguments["W_kept"], launch.arguments["b_kept"])
-        ctx.save_for_backward(*inputs, *kept, *final)
+        ctx.save_for_backward(*inputs, *kept)
         ctx.walk = walk
         ctx.shared_initial = initial[0].ndim == 3
         return output, *final
@@ -116,8 +117,7 @@ class TritonLinear(torch.autograd.Function):
         d_output, *d_final = gradients
         launch = backward_launch(
             saved[:6],
-            kept=saved[6:8],
-            final=saved[8:],
+            kept=saved[6:],
             d_output=in_layout_of(saved[0], d_output),
             d_final=(d_final[0].contiguous(), d_final[1].contiguous()),
             walk=ctx.walk,
@@ -149,21 +149,21 @@ def forward_launch(inputs: Inputs, initial: State, walk: Walk, *, keep: bool) ->
         "W_final": _fp32(q, batch, heads, width, width),
         "b_final": _fp32(q, batch, heads, 1, width),
         "W_kept": _fp32(q, batch, heads, groups, width, width),
-        "b_kept": _fp32(q, batch, heads, groups, 1, width),
+        "b_kept": _fp32(q, batch, heads, groups, width, 1),
         **walk_arguments(q, eta, walk),
         "INITIAL_PER_BATCH": initial[0].ndim == 4,
         "KEEP": keep,
     }
-    return Launch(ttt_linear_fwd_kernel, (batch * heads,), arguments, num_warps=4)
+    return Launch(ttt_linear_fwd_kernel, (batch * heads,), arguments, warps(width), num_stages=3)
 
 
 def backward_launch(
-    inputs: Inputs, *, kept: State, final: State, d_output: Tensor, d_final: State, walk: Walk
+    inputs: Inputs, *, kept: State, d_output: Tensor, d_final: State, walk: Walk
 ) -> Launch:
     """The backward kernel on fresh gradients and scratch."""
     q, k, target, eta, norm_weight, norm_bias = inputs
     batch, heads, length, width = q.shape
-    group = walk.group(length)
+    slots = walk.group(length) + 1
     arguments = {
         "q": q,
         "k": k,
@@ -173,13 +173,11 @@ def backward_launch(
         "norm_bias": norm_bias,
         "W_kept": kept[0],
         "b_kept": kept[1],
-        "W_final": final[0],
-        "b_final": final[1],
         "d_output": d_output,
         "dW_final": d_final[0],
         "db_final": d_final[1],
-        "W_group": torch.empty(batch, heads, group, width, width, dtype=q.dtype, device=q.device),
-        "b_group": _fp32(q, batch, heads, group, 1, width),
+        "W_group": q.new_empty(batch, heads, slots, width, width),
+        "b_group": _fp32(q, batch, heads, slots, width, 1),
         "dq": torch.empty_like(q),
         "dk": torch.empty_like(q),
         "d_target": torch.empty_like(q),
@@ -191,7 +189,7 @@ def backward_launch(
         **walk_arguments(q, eta, walk),
         **gradient_arguments(q.dtype),
     }
-    return Launch(ttt_linear_bwd_kernel, (batch * heads,), arguments, num_warps=4)
+    return Launch(ttt_linear_bwd_kernel, (batch * heads,), arguments, warps(width), num_stages=2)
 
 
 def final_state(launch: Launch) -> State:
@@ -225,7 +223,6 @@ def planned_launches(
     backward = backward_launch(
         inputs,
         kept=(forward.arguments["W_kept"], forward.arguments["b_kept"]),
-        final=final_state(forward),
         d_output=tokens,
         d_final=final_state(forward),
         walk=walk,

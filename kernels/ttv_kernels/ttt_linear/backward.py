@@ -2,7 +2,8 @@
 
 Shape legend: B batch, H heads, L tokens, S tokens of one mini-batch, K head width, M mini-batches.
 Group by group, the states inside the group are computed again from the one kept by the forward
-pass; README.md derives the formulas.
+pass; README.md derives the formulas. Everything is transposed, as in the forward kernel: states and
+their gradients are W^T `[K, K]` and b^T `[K, 1]`, tiles are `[K, S]`.
 """
 
 import triton
@@ -11,6 +12,7 @@ import triton.language as tl
 from ttv_kernels.triton_parts import (
     add_product,
     load_matrix,
+    load_operand,
     load_rows,
     load_scalars,
     load_vector,
@@ -23,7 +25,6 @@ from ttv_kernels.triton_parts import (
     store_matrix,
     store_rows,
     store_scalars,
-    store_vector,
 )
 from ttv_kernels.ttt_linear.forward import ttt_linear_update
 
@@ -36,15 +37,13 @@ def ttt_linear_bwd_kernel(
     eta,  # [B, H, L], strides eta_stride_*
     norm_weight,  # [H, K]
     norm_bias,  # [H, K]
-    W_kept,  # [B, H, ceil(M / group), K, K]
-    b_kept,  # [B, H, ceil(M / group), 1, K]
-    W_final,  # [B, H, K, K]
-    b_final,  # [B, H, 1, K]
+    W_kept,  # [B, H, ceil(M / group), K, K], transposed
+    b_kept,  # [B, H, ceil(M / group), K, 1]
     d_output,  # as q
     dW_final,  # [B, H, K, K]
     db_final,  # [B, H, 1, K]
-    W_group,  # scratch [B, H, group, K, K], the dtype of q
-    b_group,  # scratch [B, H, group, 1, K]
+    W_group,  # scratch [B, H, group + 1, K, K], transposed, the dtype of q
+    b_group,  # scratch [B, H, group + 1, K, 1]
     dq,  # as q
     dk,  # as q
     d_target,  # as q
@@ -81,18 +80,15 @@ def ttt_linear_bwd_kernel(
     mini_batches = tl.cdiv(length, MINI_BATCH)
     groups = tl.cdiv(mini_batches, group)
     kept = sequence * groups
-    scratch = sequence * group
+    scratch = sequence * (group + 1)
 
-    weight = load_vector(norm_weight + head * WIDTH, WIDTH, BLOCK_K)[None, :]
-    bias = load_vector(norm_bias + head * WIDTH, WIDTH, BLOCK_K)[None, :]
+    weight = load_vector(norm_weight + head * WIDTH, WIDTH, BLOCK_K)[:, None]
+    bias = load_vector(norm_bias + head * WIDTH, WIDTH, BLOCK_K)[:, None]
     state = sequence * WIDTH * WIDTH
-    # The state after a mini-batch is the one before the next, as an operand of products.
-    W_after = load_matrix(W_final + state, WIDTH, WIDTH, BLOCK_K, BLOCK_K).to(W_group.dtype.element_ty)
-    b_after = load_vector(b_final + sequence * WIDTH, WIDTH, BLOCK_K)[None, :]
-    dW = load_matrix(dW_final + state, WIDTH, WIDTH, BLOCK_K, BLOCK_K)
-    db = load_vector(db_final + sequence * WIDTH, WIDTH, BLOCK_K)[None, :]
-    dweight = tl.zeros([BLOCK_K], tl.float32)
-    dbias = tl.zeros([BLOCK_K], tl.float32)
+    dW = load_matrix(dW_final + state, WIDTH, WIDTH, BLOCK_K, BLOCK_K).T
+    db = load_vector(db_final + sequence * WIDTH, WIDTH, BLOCK_K)[:, None]
+    dweight = tl.zeros([BLOCK_K, 1], tl.float32)
+    dbias = tl.zeros([BLOCK_K, 1], tl.float32)
 
     for group_from_end in range(groups):
         at = groups - 1 - group_from_end
@@ -100,78 +96,98 @@ def ttt_linear_bwd_kernel(
         count = tl.minimum(group, mini_batches - first)
 
         W = load_matrix(W_kept + (kept + at) * WIDTH * WIDTH, WIDTH, WIDTH, BLOCK_K, BLOCK_K)
-        b = load_vector(b_kept + (kept + at) * WIDTH, WIDTH, BLOCK_K)[None, :]
+        b = load_vector(b_kept + (kept + at) * WIDTH, WIDTH, BLOCK_K)[:, None]
+        store_matrix(W_group + scratch * WIDTH * WIDTH, W, WIDTH, WIDTH)
+        store_matrix(b_group + scratch * WIDTH, b, WIDTH, 1)
         for offset in range(count):
-            store_matrix(W_group + (scratch + offset) * WIDTH * WIDTH, W, WIDTH, WIDTH)
-            store_matrix(b_group + (scratch + offset) * WIDTH, b, 1, WIDTH)
-            rows, real = mini_batch_rows(first + offset, length, MINI_BATCH, BLOCK_S, REVERSE)
-            keys = load_rows(k + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K)
-            targets = load_rows(target + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K)
-            rates = load_scalars(eta + etas, rows, eta_stride_l, real)
             W, b = ttt_linear_update(
-                keys,
-                targets.to(tl.float32),
-                rates,
+                k + tokens,
+                target + tokens,
+                eta + etas,
+                first + offset,
                 W,
                 b,
                 weight,
                 bias,
                 eps,
+                length,
+                token_stride_l,
+                eta_stride_l,
                 WIDTH,
+                BLOCK_K,
+                MINI_BATCH,
+                BLOCK_S,
+                REVERSE,
                 STEP_SCALE,
                 PRECISION,
             )
+            slot = scratch + offset + 1
+            store_matrix(W_group + slot * WIDTH * WIDTH, W, WIDTH, WIDTH)
+            store_matrix(b_group + slot * WIDTH, b, WIDTH, 1)
         # Other threads read below what this one has stored above.
         tl.debug_barrier()
 
         for offset_from_end in range(count):
             offset = count - 1 - offset_from_end
-            rows, real = mini_batch_rows(first + offset, length, MINI_BATCH, BLOCK_S, REVERSE)
+            slot = scratch + offset + 1
 
             # y = q + LN(q W' + b')
-            queries = load_rows(q + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K)
-            dy = load_rows(d_output + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K)
-            dy = dy.to(tl.float32)
-            z = product(queries, W_after, queries.dtype, PRECISION) + b_after
-            n, rstd = normalise(z, eps, WIDTH)
-            dweight += tl.sum(dy * n, axis=0)
-            dbias += tl.sum(dy, axis=0)
-            dz = normalise_backward(dy * weight, n, rstd, WIDTH)
-            dqueries = add_product(dy, dz, tl.trans(W_after), GRADIENT_DTYPE, GRADIENT_PRECISION)
-            store_rows(dq + tokens, rows, token_stride_l, real, dqueries, WIDTH)
-            dW = add_product(dW, tl.trans(queries), dz, GRADIENT_DTYPE, GRADIENT_PRECISION)
-            db += tl.sum(dz, axis=0)[None, :]
+            W_after = load_operand(W_group + slot * WIDTH * WIDTH, WIDTH, BLOCK_K)
+            b_after = load_vector(b_group + slot * WIDTH, WIDTH, BLOCK_K)[:, None]
+            for tile in tl.range((MINI_BATCH + BLOCK_S - 1) // BLOCK_S):
+                rows, real = mini_batch_rows(
+                    first + offset, length, MINI_BATCH, BLOCK_S, REVERSE, tile
+                )
+                queries = load_rows(q + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K).T
+                dy = load_rows(d_output + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K).T
+                dy = dy.to(tl.float32)
+                z = product(W_after, queries, queries.dtype, PRECISION) + b_after
+                n, rstd = normalise(z, eps, WIDTH, 0)
+                dweight += tl.sum(dy * n, axis=1)[:, None]
+                dbias += tl.sum(dy, axis=1)[:, None]
+                dz = normalise_backward(dy * weight, n, rstd, WIDTH, 0)
+                dqueries = add_product(dy, W_after.T, dz, GRADIENT_DTYPE, GRADIENT_PRECISION)
+                store_rows(dq + tokens, rows, token_stride_l, real, dqueries.T, WIDTH)
+                dW = add_product(dW, dz, queries.T, GRADIENT_DTYPE, GRADIENT_PRECISION)
+                db += tl.sum(dz, axis=1)[:, None]
 
             # W' = W - k^T g, b' = b - sum(g), g = eta G(k W + b, target)
-            keys = load_rows(k + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K)
-            targets = load_rows(target + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K)
-            rates = load_scalars(eta + etas, rows, eta_stride_l, real)
-            slots = tl.arange(0, BLOCK_K)
-            W_before = load_rows(
-                W_group + (scratch + offset) * WIDTH * WIDTH, slots, WIDTH, slots < WIDTH, WIDTH, BLOCK_K
-            )
-            b_before = load_vector(b_group + (scratch + offset) * WIDTH, WIDTH, BLOCK_K)[None, :]
-            z = product(keys, W_before, keys.dtype, PRECISION) + b_before
-            G, n, rstd, error = loss_gradient(z, targets.to(tl.float32), weight, bias, eps, WIDTH)
-            dg = product(keys, dW, GRADIENT_DTYPE, GRADIENT_PRECISION) + db  # negative, as is g
-            step = G * -rates[:, None]
-            dkeys = product(step, tl.trans(dW), GRADIENT_DTYPE, GRADIENT_PRECISION)
-            store_scalars(d_eta + etas, rows, eta_stride_l, real, -tl.sum(dg * G, axis=1))
-            dz, dtargets, dweights, derrors = loss_gradient_backward(
-                dg * -rates[:, None], G, n, rstd, error, weight, WIDTH
-            )
-            dkeys = add_product(dkeys, dz, tl.trans(W_before), GRADIENT_DTYPE, GRADIENT_PRECISION)
-            store_rows(dk + tokens, rows, token_stride_l, real, dkeys, WIDTH)
-            store_rows(d_target + tokens, rows, token_stride_l, real, dtargets, WIDTH)
-            dweight += tl.sum(dweights, axis=0)
-            dbias += tl.sum(derrors, axis=0)
-            dW = add_product(dW, tl.trans(keys), dz, GRADIENT_DTYPE, GRADIENT_PRECISION)
-            db += tl.sum(dz, axis=0)[None, :]
-            W_after, b_after = W_before, b_before
+            slot -= 1
+            W_before = load_operand(W_group + slot * WIDTH * WIDTH, WIDTH, BLOCK_K)
+            b_before = load_vector(b_group + slot * WIDTH, WIDTH, BLOCK_K)[:, None]
+            dW_before, db_before = dW, db
+            for tile in tl.range((MINI_BATCH + BLOCK_S - 1) // BLOCK_S):
+                rows, real = mini_batch_rows(
+                    first + offset, length, MINI_BATCH, BLOCK_S, REVERSE, tile
+                )
+                keys = load_rows(k + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K).T
+                targets = load_rows(target + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K).T
+                rates = load_scalars(eta + etas, rows, eta_stride_l, real)[None, :]
+                z = product(W_before, keys, keys.dtype, PRECISION) + b_before
+                G, n, rstd, error = loss_gradient(
+                    z, targets.to(tl.float32), weight, bias, eps, WIDTH, 0
+                )
+                # minus the gradient at g
+                dg = product(dW, keys, GRADIENT_DTYPE, GRADIENT_PRECISION) + db
+                store_scalars(d_eta + etas, rows, eta_stride_l, real, -tl.sum(dg * G, axis=0))
+                dkeys = product(dW.T, G * -rates, GRADIENT_DTYPE, GRADIENT_PRECISION)
+                dz, dtargets, dweights, derror = loss_gradient_backward(
+                    dg * -rates, G, n, rstd, error, weight, WIDTH, 0
+                )
+                dkeys = add_product(dkeys, W_before.T, dz, GRADIENT_DTYPE, GRADIENT_PRECISION)
+                store_rows(dk + tokens, rows, token_stride_l, real, dkeys.T, WIDTH)
+                store_rows(d_target + tokens, rows, token_stride_l, real, dtargets.T, WIDTH)
+                dweight += tl.sum(dweights, axis=1)[:, None]
+                dbias += tl.sum(derror, axis=1)[:, None]
+                dW_before = add_product(
+                    dW_before, dz, keys.T, GRADIENT_DTYPE, GRADIENT_PRECISION
+                )
+                db_before += tl.sum(dz, axis=1)[:, None]
+            dW, db = dW_before, db_before
         # The next group stores over what this one has read.
         tl.debug_barrier()
 
-    store_vector(d_norm_weight + sequence * WIDTH, dweight, WIDTH)
-    store_vector(d_norm_bias + sequence * WIDTH, dbias, WIDTH)
-    store_matrix(dW_initial + state, dW, WIDTH, WIDTH)
-    store_matrix(db_initial + sequence * WIDTH, db, 1, WIDTH)
+    store_matrix(d_norm_weight + sequence * WIDTH, dweight, WIDTH, 1)
+    store_matrix(d_norm_bias + sequence * WIDTH, dbias, WIDTH, 1)
+    store_matrix(dW_initial + state, dW.T, WIDTH, WIDTH)
+    store_matrix(db_initial + sequence * WIDTH, db, WIDTH, 1)

@@ -1,7 +1,11 @@
 """TTT-Linear forward: one program walks all mini-batches of one sequence of one head.
 
 Shape legend: B batch, H heads, L tokens, S tokens of one mini-batch, K head width, M mini-batches.
-The state W `[K, K]` and b `[1, K]` stays in registers, fp32; README.md has the maths.
+The state stays in registers, fp32; README.md has the maths.
+
+Everything is transposed: the state is W^T `[K, K]` and b^T `[K, 1]`, tiles are `[K, S]`. Triton
+splits the rows of chained products over the warps, so the warps share the features, of which there
+are enough for all of them, and the state becomes an operand without leaving its registers.
 """
 
 import triton
@@ -19,21 +23,28 @@ from ttv_kernels.triton_parts import (
     product,
     store_matrix,
     store_rows,
-    store_vector,
 )
 
 
 @triton.jit
 def ttt_linear_update(
-    k,  # [S, K], the dtype of the products
-    target,  # [S, K]
-    eta,  # [S], 0 for tokens that do not exist
-    W,  # [K, K]
-    b,  # [1, K]
-    weight,  # [1, K]
-    bias,  # [1, K]
+    k,  # of the sequence, [L, K]
+    target,  # as k
+    eta,  # of the sequence, [L]
+    index,  # of the mini-batch
+    W,  # [K, K], transposed
+    b,  # [K, 1]
+    weight,  # [K, 1]
+    bias,  # [K, 1]
     eps,
+    length,
+    token_stride,
+    eta_stride,
     WIDTH: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    MINI_BATCH: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    REVERSE: tl.constexpr,
     STEP_SCALE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -41,16 +52,22 @@ def ttt_linear_update(
 
     STEP_SCALE multiplies g while it is an operand: published step sizes are below fp16's range.
     """
-    z = product(k, W, k.dtype, PRECISION) + b
-    G, _, _, _ = loss_gradient(z, target, weight, bias, eps, WIDTH)
-    step = G * (-STEP_SCALE * eta)[:, None]  # [S, K]
-    if STEP_SCALE == 1:
-        W = add_product(W, tl.trans(k), step, k.dtype, PRECISION)
-        b += tl.sum(step, axis=0)[None, :]
-    else:
-        W += product(tl.trans(k), step, k.dtype, PRECISION) * (1.0 / STEP_SCALE)
-        b += tl.sum(step, axis=0)[None, :] * (1.0 / STEP_SCALE)
-    return W, b
+    W_after, b_after = W, b
+    for tile in tl.static_range((MINI_BATCH + BLOCK_S - 1) // BLOCK_S):
+        rows, real = mini_batch_rows(index, length, MINI_BATCH, BLOCK_S, REVERSE, tile)
+        keys = load_rows(k, rows, token_stride, real, WIDTH, BLOCK_K).T
+        targets = load_rows(target, rows, token_stride, real, WIDTH, BLOCK_K).T.to(tl.float32)
+        rates = load_scalars(eta, rows, eta_stride, real)[None, :]
+        z = product(W, keys, keys.dtype, PRECISION) + b
+        G, _, _, _ = loss_gradient(z, targets, weight, bias, eps, WIDTH, 0)
+        step = G * (-STEP_SCALE * rates)
+        if STEP_SCALE == 1:
+            W_after = add_product(W_after, step, keys.T, keys.dtype, PRECISION)
+            b_after += tl.sum(step, axis=1)[:, None]
+        else:
+            W_after += product(step, keys.T, keys.dtype, PRECISION) * (1.0 / STEP_SCALE)
+            b_after += tl.sum(step, axis=1)[:, None] * (1.0 / STEP_SCALE)
+    return W_after, b_after
 
 
 @triton.jit(do_not_specialize=["heads", "length", "group"])
@@ -66,8 +83,8 @@ def ttt_linear_fwd_kernel(
     output,  # as q
     W_final,  # [B, H, K, K]
     b_final,  # [B, H, 1, K]
-    W_kept,  # [B, H, ceil(M / group), K, K]; not touched without KEEP
-    b_kept,  # [B, H, ceil(M / group), 1, K]
+    W_kept,  # [B, H, ceil(M / group), K, K], transposed; not touched without KEEP
+    b_kept,  # [B, H, ceil(M / group), K, 1]
     eps,
     heads,
     length,
@@ -92,44 +109,50 @@ def ttt_linear_fwd_kernel(
     batch = sequence // heads
     head = sequence % heads
     tokens = batch * token_stride_b + head * token_stride_h
-    etas = eta + batch * eta_stride_b + head * eta_stride_h
+    etas = batch * eta_stride_b + head * eta_stride_h
     initial = sequence if INITIAL_PER_BATCH else head
     mini_batches = tl.cdiv(length, MINI_BATCH)
     kept = sequence * tl.cdiv(mini_batches, group)
 
-    weight = load_vector(norm_weight + head * WIDTH, WIDTH, BLOCK_K)[None, :]
-    bias = load_vector(norm_bias + head * WIDTH, WIDTH, BLOCK_K)[None, :]
-    W = load_matrix(W_initial + initial * WIDTH * WIDTH, WIDTH, WIDTH, BLOCK_K, BLOCK_K)
-    b = load_vector(b_initial + initial * WIDTH, WIDTH, BLOCK_K)[None, :]
+    weight = load_vector(norm_weight + head * WIDTH, WIDTH, BLOCK_K)[:, None]
+    bias = load_vector(norm_bias + head * WIDTH, WIDTH, BLOCK_K)[:, None]
+    W = load_matrix(W_initial + initial * WIDTH * WIDTH, WIDTH, WIDTH, BLOCK_K, BLOCK_K).T
+    b = load_vector(b_initial + initial * WIDTH, WIDTH, BLOCK_K)[:, None]
 
     for index in range(mini_batches):
         if KEEP:
             if index % group == 0:
                 at = kept + index // group
                 store_matrix(W_kept + at * WIDTH * WIDTH, W, WIDTH, WIDTH)
-                store_matrix(b_kept + at * WIDTH, b, 1, WIDTH)
-        rows, real = mini_batch_rows(index, length, MINI_BATCH, BLOCK_S, REVERSE)
-        keys = load_rows(k + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K)
-        targets = load_rows(target + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K)
-        rates = load_scalars(etas, rows, eta_stride_l, real)
-        queries = load_rows(q + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K)
-
+                store_matrix(b_kept + at * WIDTH, b, WIDTH, 1)
         W, b = ttt_linear_update(
-            keys,
-            targets.to(tl.float32),
-            rates,
+            k + tokens,
+            target + tokens,
+            eta + etas,
+            index,
             W,
             b,
             weight,
             bias,
             eps,
+            length,
+            token_stride_l,
+            eta_stride_l,
             WIDTH,
+            BLOCK_K,
+            MINI_BATCH,
+            BLOCK_S,
+            REVERSE,
             STEP_SCALE,
             PRECISION,
         )
-        n, _ = normalise(product(queries, W, keys.dtype, PRECISION) + b, eps, WIDTH)
-        answer = queries.to(tl.float32) + n * weight + bias
-        store_rows(output + tokens, rows, token_stride_l, real, answer, WIDTH)
+        for tile in tl.static_range((MINI_BATCH + BLOCK_S - 1) // BLOCK_S):
+            rows, real = mini_batch_rows(index, length, MINI_BATCH, BLOCK_S, REVERSE, tile)
+            queries = load_rows(q + tokens, rows, token_stride_l, real, WIDTH, BLOCK_K).T
+            z = product(W, queries, queries.dtype, PRECISION) + b
+            n, _ = normalise(z, eps, WIDTH, 0)
+            answer = queries.to(tl.float32) + n * weight + bias
+            store_rows(output + tokens, rows, token_stride_l, real, answer.T, WIDTH)
 
-    store_matrix(W_final + sequence * WIDTH * WIDTH, W, WIDTH, WIDTH)
-    store_matrix(b_final + sequence * WIDTH, b, 1, WIDTH)
+    store_matrix(W_final + sequence * WIDTH * WIDTH, W.T, WIDTH, WIDTH)
+    store_matrix(b_final + sequence * WIDTH, b, WIDTH, 1)
