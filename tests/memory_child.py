@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from ttvcli.artifacts import model_folder
-from ttvcli.artifacts.tensor_file import Weights, weight_files
+from ttvcli.artifacts.tensor_file import Weights
+from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.core.memory.streaming import place
 from ttvcli.core.memory.tiling import forward_in_tiles
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig

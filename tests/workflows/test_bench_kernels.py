@@ -160,6 +160,27 @@ def test_the_compiled_side_runs_compiled_steps(tiny: None, monkeypatch: pytest.M
     assert set(compiled) == {"mlp_step"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("op", sides.OPS)
+def test_steps_can_be_compiled_with_their_gradients(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and differentiated ahead of time; what is left out is the code generator."""
+    original = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda step, **_: original(step, backend="aot_eager", fullgraph=True)
+    )
+    found = gate.distances(
+        sides.operation(op, "compiled"),
+        op,
+        "compiled",
+        mini_batch=16,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    assert max(found.values()) < gate.TOLERANCE[torch.float32]
+
+
 def test_what_would_take_too_long_or_too_much_is_listed(
     tiny: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
