@@ -7,6 +7,7 @@
 The baseline is taken after the libraries are warm, the weights are part of the measurement.
 """
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -45,8 +46,10 @@ def forget_peak() -> int:
 @torch.inference_mode()
 def warm(dtype: torch.dtype) -> None:
     """Load code and start what libraries start once, with networks of next to no size."""
+    if importlib.util.find_spec("triton"):  # which torch imports on its way, where it is installed
+        importlib.import_module("triton")
     shared: dict[str, Any] = {"num_layers": 1, "time_embed_dim": 8, "text_embed_dim": 8}
-    for ssm in ("none", "ttt_linear", "ttt_mlp"):
+    for ssm in ("none", "ttt_linear", "ttt_mlp", "ttt_large_chunk"):
         config = CogVideoXConfig(
             num_attention_heads=2, ssm=ssm, use_rotary_positional_embeddings=True, **shared
         )

@@ -231,6 +231,9 @@ def test_what_does_not_fit_together_is_refused_before_writing(
         export(plain, out, format="ttt-video")
     with pytest.raises(UsageError, match="SAT checkpoints have no TTT"):
         export(ttt, out, format="sat")
+    chunks = write_model(tmp_path / "chunks", ssm="ttt_large_chunk", world="none")
+    with pytest.raises(UsageError, match="no layers of large chunks"):
+        export(chunks, out, format="ttt-video")
     saved = export(ttt, tmp_path / "dcp", format="ttt-video")
     with pytest.raises(UsageError, match="--base"):
         export(saved, out)

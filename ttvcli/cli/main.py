@@ -30,6 +30,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("sample", None),
     ("eval.world", "eval"),
     ("bench.kernels", "bench"),
+    ("bench.model", "bench"),
     ("bench.sample", "bench"),
     ("export", None),
     ("info", None),

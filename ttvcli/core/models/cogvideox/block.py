@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ttvcli.core.models.cogvideox.attention import LocalAttention
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
+from ttvcli.core.models.ttt.large_chunk import AnyTTTLayer, LargeChunkLayer
 from ttvcli.core.models.ttt.layer import TTTLayer
 from ttvcli.core.models.ttt.order import Segments
 
@@ -98,6 +99,14 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
+def ttt_layer(config: CogVideoXConfig) -> AnyTTTLayer:
+    """The layer that `config.ssm` names."""
+    size, base_lr = (config.width, config.num_attention_heads), config.ttt_base_lr
+    if config.ssm == "ttt_large_chunk":
+        return LargeChunkLayer(*size, config.ttt_chunk_tokens, config.ttt_muon_steps, base_lr)
+    return TTTLayer(*size, config.ssm, config.ttt_mini_batch, base_lr, config.ttt_norm_eps)
+
+
 class Block(nn.Module):
     """Text and video through attention (and TTT) and MLP, each gated by the timestep."""
 
@@ -108,16 +117,9 @@ class Block(nn.Module):
         self.attn1 = LocalAttention(
             width, config.num_attention_heads, config.attention_bias, config.dropout
         )
-        self.ttt: TTTLayer | None = None
+        self.ttt: AnyTTTLayer | None = None
         if config.ssm != "none":
-            self.ttt = TTTLayer(
-                width,
-                config.num_attention_heads,
-                config.ssm,
-                config.ttt_mini_batch,
-                config.ttt_base_lr,
-                config.ttt_norm_eps,
-            )
+            self.ttt = ttt_layer(config)
             self.forward_gate_video = nn.Parameter(torch.full((width,), GATE_INIT))
             self.forward_gate_text = nn.Parameter(torch.full((width,), GATE_INIT))
             self.backward_gate_video = nn.Parameter(torch.full((width,), GATE_INIT))
