@@ -54,7 +54,7 @@ def test_every_row_is_measured_or_says_why_not(tiny: None, tmp_path: Path) -> No
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert rows == result.rows
     operations = {(op, side) for op in sides.OPS for side in sides.SIDES}
-    others = {("local-attention", "sdpa"), *(("layer", side) for side in ("none", *sides.OPS))}
+    others = {("local-attention", "sdpa"), *(("layer", side) for side in ("none", *sides.LAYERS))}
     for which in ("forward", "backward"):
         found = {(row["row"], row["side"]) for row in rows if row["pass"] == which}
         assert found == operations | others

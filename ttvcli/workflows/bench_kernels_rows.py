@@ -11,7 +11,7 @@ import torch
 from ttvcli.core.kernel_bench import shapes, sides
 from ttvcli.core.kernel_bench.roofline import Roofline, ada_estimate
 from ttvcli.core.kernel_bench.shapes import Cost, Shape
-from ttvcli.core.kernel_bench.sides import OPS, Operation, Prepare
+from ttvcli.core.kernel_bench.sides import LAYERS, OPS, Operation, Prepare
 from ttvcli.workflows.bench_clock import timed
 from ttvcli.workflows.doctor import memory_bytes
 
@@ -74,7 +74,7 @@ def jobs(
         work = partial(sides.attention_work, shape, backward, settings.dtype, settings.device)
         yield _other_job(row, "sdpa", shape, backward, settings, cost, work, rates)
     else:
-        for op in (None, *OPS):
+        for op in (None, *LAYERS):
             cost = shapes.layer_cost(op, shape, backward, settings.size)
             work = partial(sides.layer_work, op, shape, backward, settings.dtype, settings.device)
             yield _other_job(row, op or "none", shape, backward, settings, cost, work, rates)

@@ -25,6 +25,7 @@ from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
 
 OPS = ("ttt_linear", "ttt_mlp")
+LAYERS = (*OPS, "ttt_large_chunk")
 SIDES = ("scan", "public", "compiled", "triton")
 BASE_LR = {"ttt_linear": 1.0, "ttt_mlp": 0.1}
 CHECKPOINT_GROUP = 16  # mini-batches, as the public training has it
