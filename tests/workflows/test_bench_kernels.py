@@ -15,6 +15,7 @@ from ttvcli.core.kernel_bench.shapes import Cost, Shape
 from ttvcli.errors import Interrupted, UsageError, WorkFailed
 from ttvcli.workflows import bench_kernels
 from ttvcli.workflows.bench_kernels import BenchKernelsConfig, plan, run
+from ttvcli.workflows.bench_kernels_rows import Job, Settings, finished
 
 SMALL: dict[str, Any] = {"heads": 2, "repeats": 1, "device": "cpu"}
 
@@ -54,7 +55,7 @@ def test_every_row_is_measured_or_says_why_not(tiny: None, tmp_path: Path) -> No
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert rows == result.rows
     operations = {(op, side) for op in sides.OPS for side in sides.SIDES}
-    others = {("local-attention", "sdpa"), *(("layer", side) for side in ("none", *sides.OPS))}
+    others = {("local-attention", "sdpa"), *(("layer", side) for side in ("none", *sides.LAYERS))}
     for which in ("forward", "backward"):
         found = {(row["row"], row["side"]) for row in rows if row["pass"] == which}
         assert found == operations | others
@@ -158,6 +159,27 @@ def test_the_compiled_side_runs_compiled_steps(tiny: None, monkeypatch: pytest.M
     rows = run(config).rows
     assert [row["side"] for row in rows if "seconds" in row] == ["compiled"] * 2
     assert set(compiled) == {"mlp_step"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", sides.OPS)
+def test_steps_can_be_compiled_with_their_gradients(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and differentiated ahead of time; what is left out is the code generator."""
+    original = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda step, **_: original(step, backend="aot_eager", fullgraph=True)
+    )
+    found = gate.distances(
+        sides.operation(op, "compiled"),
+        op,
+        "compiled",
+        mini_batch=16,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    assert max(found.values()) < gate.TOLERANCE[torch.float32]
 
 
 def test_what_would_take_too_long_or_too_much_is_listed(
@@ -283,3 +305,21 @@ def test_the_command_prints_rows_as_one_object(tiny: None) -> None:
     wrong = run_ttv("bench", "kernels", "--rows", "ttt_mpl")
     assert wrong.code == 2
     assert "did you mean ttt_mlp" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("side", "backward", "dtype", "given"),
+    [
+        ("triton", False, torch.bfloat16, True),
+        ("triton", True, torch.bfloat16, False),
+        ("triton", False, torch.float32, False),
+        ("scan", False, torch.bfloat16, False),
+    ],
+)
+def test_only_forward_kernels_in_half_precision_have_an_estimate(
+    side: str, backward: bool, dtype: torch.dtype, given: bool
+) -> None:
+    settings = Settings(torch.device("cuda"), dtype, 1, 1.0, False, [side])
+    job = Job("ttt_mlp", side, Shape(3), backward, Cost(1e12, 1e9), None, None)
+    row = finished(job, [(0.1, 0.1)], settings, Roofline(1e14, 1e12), "NVIDIA H100 80GB HBM3")
+    assert ("estimate_rtx_4090_seconds" in row) == given

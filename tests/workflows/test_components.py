@@ -214,6 +214,7 @@ def test_a_ttt_backend_that_cannot_run_is_a_usage_error(monkeypatch: pytest.Monk
     with pytest.raises(UsageError, match="TTV_TTT_BACKEND must be one of auto, scan"):
         components.device_named("cpu")
     monkeypatch.setenv("TTV_TTT_BACKEND", "triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(UsageError, match="TTV_TTT_BACKEND is 'triton', which cannot run"):
         components.device_named("cpu")
     monkeypatch.setenv("TTV_TTT_BACKEND", "scan")

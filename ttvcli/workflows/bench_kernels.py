@@ -205,7 +205,7 @@ def run(config: BenchKernelsConfig, progress: Progress = SILENT) -> BenchKernels
             for job in group:
                 found: dict[str, Any] = {"not_run": failed.get(job.side)}
                 if job.side in times:
-                    found = finished(job, times[job.side], rates, about["device_name"])
+                    found = finished(job, times[job.side], settings, rates, about["device_name"])
                     if (name, job.side) in errors:
                         found["relative_error"] = errors[name, job.side]
                 rows.append({**_facts(job, config, settings), **found, **about})

@@ -11,7 +11,7 @@ import torch
 from ttvcli.core.kernel_bench import shapes, sides
 from ttvcli.core.kernel_bench.roofline import Roofline, ada_estimate
 from ttvcli.core.kernel_bench.shapes import Cost, Shape
-from ttvcli.core.kernel_bench.sides import OPS, Operation, Prepare
+from ttvcli.core.kernel_bench.sides import LAYERS, OPS, Operation, Prepare
 from ttvcli.workflows.bench_clock import timed
 from ttvcli.workflows.doctor import memory_bytes
 
@@ -74,7 +74,7 @@ def jobs(
         work = partial(sides.attention_work, shape, backward, settings.dtype, settings.device)
         yield _other_job(row, "sdpa", shape, backward, settings, cost, work, rates)
     else:
-        for op in (None, *OPS):
+        for op in (None, *LAYERS):
             cost = shapes.layer_cost(op, shape, backward, settings.size)
             work = partial(sides.layer_work, op, shape, backward, settings.dtype, settings.device)
             yield _other_job(row, op or "none", shape, backward, settings, cost, work, rates)
@@ -182,7 +182,11 @@ def measure(
 
 
 def finished(
-    job: Job, times: list[tuple[float, float]], rates: Roofline, device_name: str
+    job: Job,
+    times: list[tuple[float, float]],
+    settings: Settings,
+    rates: Roofline,
+    device_name: str,
 ) -> dict[str, Any]:
     """What was measured, beside what the machine could do."""
     seconds = statistics.median(wall for wall, _ in times)
@@ -199,9 +203,11 @@ def finished(
         "bound_seconds": bound,
         "bound_share": bound / seconds,
     }
-    estimate = ada_estimate(device_name, seconds, job.cost.flop, job.shape.heads)
-    if job.side == "triton" and estimate is not None:
-        row["estimate_rtx_4090_seconds"] = estimate
+    # Of the backward kernels one has many programs for a head, for which there is no such estimate.
+    if job.side == "triton" and not job.backward and settings.size == 2:
+        estimate = ada_estimate(device_name, seconds, job.cost.flop, job.shape.heads)
+        if estimate is not None:
+            row["estimate_rtx_4090_seconds"] = estimate
     return row
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ttvcli.core.models.cogvideox import FAMILY, CogVideoXConfig, attention
 from ttvcli.core.models.cogvideox.attention import from_windows, into_windows
@@ -135,6 +136,27 @@ def test_autocast_trains_near_full_precision(ssm: str):
     error = (half.float() - full).norm() / full.norm()
     assert error.item() < 3e-2  # bf16 has 8 bits; two layers, some of it cancels
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+class FlippedTokens(TorchDispatchMode):
+    """Counts the tokens of the longest array that is turned around."""
+
+    longest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "flip" in str(func):
+            self.longest = max(self.longest, args[0].shape[1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_way_back_through_a_video_turns_no_video_around():
+    """Only the text of a segment, and positions, which all blocks share."""
+    model, (latents, text, _) = make(ssm="ttt_mlp"), inputs()
+    positions = model.positions(latents, text)
+    text, video = model.patch_embed(latents, text)
+    with FlippedTokens() as flips:
+        sum(x.sum() for x in model.transformer_blocks[0].mix(text, video, positions)).backward()
+    assert 0 < flips.longest <= positions.segments.text_tokens + model.config.attention_head_dim
 
 
 def test_inner_state_is_fp32_under_autocast(monkeypatch: pytest.MonkeyPatch):

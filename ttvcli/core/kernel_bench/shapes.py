@@ -13,10 +13,11 @@ TEXT_TOKENS = {3: 498, 9: 502, 18: 471, 30: 497, 63: 458}
 FRAME_GRID = (30, 45)  # tokens of a latent frame at 720x480
 HEADS = 48
 HEAD_WIDTH = 64
-INNER_EXPANSION = {"ttt_linear": 1, "ttt_mlp": 4}
+INNER_EXPANSION = {"ttt_linear": 1, "ttt_mlp": 4, "ttt_large_chunk": 4}
 # Matrix products of an update: tokens times K x F, forward. Backward has two for each of them.
-PRODUCTS = {"ttt_linear": 3, "ttt_mlp": 7}
+PRODUCTS = {"ttt_linear": 3, "ttt_mlp": 7, "ttt_large_chunk": 9}
 BACKWARD_PRODUCTS = 2
+MATRICES = {"ttt_linear": 1, "ttt_mlp": 2, "ttt_large_chunk": 3}
 # Attention: two products forward, five backward (the scores are computed again).
 ATTENTION_BACKWARD = 2.5
 
@@ -74,7 +75,7 @@ def ttt_cost(op: str, shape: Shape, backward: bool, size: int) -> Cost:
     inner = HEAD_WIDTH * INNER_EXPANSION[op]
     flop = PRODUCTS[op] * 2.0 * shape.heads * shape.tokens * HEAD_WIDTH * inner
     token = shape.heads * shape.tokens * HEAD_WIDTH * size
-    state = (1 if op == "ttt_linear" else 2) * shape.heads * HEAD_WIDTH * inner * 4
+    state = MATRICES[op] * shape.heads * HEAD_WIDTH * inner * 4
     rate = shape.heads * shape.tokens * 4
     if backward:
         return Cost(BACKWARD_PRODUCTS * flop, 7.0 * token + 2 * rate + 3 * state)

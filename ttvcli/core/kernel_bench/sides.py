@@ -25,6 +25,7 @@ from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
 
 OPS = ("ttt_linear", "ttt_mlp")
+LAYERS = (*OPS, "ttt_large_chunk")
 SIDES = ("scan", "public", "compiled", "triton")
 BASE_LR = {"ttt_linear": 1.0, "ttt_mlp": 0.1}
 CHECKPOINT_GROUP = 16  # mini-batches, as the public training has it
@@ -56,8 +57,10 @@ def _scan(
 def obstacle(side: str, device: torch.device, compiled: bool) -> str | None:
     """Why a side cannot be measured on this device; None if it can."""
     if side == "triton":
-        reason = dispatch.why_no_triton_on(device)
-        return None if reason is None else f"Triton: {reason}"
+        # Its interpreter would run elsewhere too, but says nothing about speed.
+        if device.type != "cuda":
+            return "needs a CUDA device"
+        return dispatch.why_no_triton_on(device)
     if side == "compiled" and device.type != "cuda" and not compiled:
         return "compiles for minutes on a CPU; --compile measures it"
     return None

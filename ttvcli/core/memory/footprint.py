@@ -53,10 +53,10 @@ def transformer_activations(config: CogVideoXConfig, clip: Clip, size: int, tile
         size: bytes of an element.
         tile: tokens of a tile; 0 for a whole pass with all rows at once.
     """
-    tables = clip.length * config.attention_head_dim // 2 * 8 * (1 + (config.ssm != "none"))
-    if not tile:
-        return tables + _whole(config, clip, size)
-    return tables + _in_tiles(config, clip, size, tile)
+    table, with_ttt = clip.length * config.attention_head_dim // 2 * 8, config.ssm != "none"
+    if not tile:  # of a window, and of the whole video from either end
+        return table * (3 if with_ttt else 1) + _whole(config, clip, size)
+    return table * (2 if with_ttt else 1) + _in_tiles(config, clip, size, tile)
 
 
 def _whole(config: CogVideoXConfig, clip: Clip, size: int) -> int:
