@@ -14,15 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 TTT_NORM_EPS = 1e-8
 GELU_SLOPE = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
 
 State = tuple[Tensor, ...]
-# (state, q, k, target, eta) of one mini-batch -> (next state, output)
-Step = Callable[[State, Tensor, Tensor, Tensor, Tensor], tuple[State, Tensor]]
+# (state, q, k, target, eta of one mini-batch, norm weight, norm bias) -> (next state, output)
+Step = Callable[..., tuple[State, Tensor]]
 
 
 def head_norm(z_GSK: Tensor, weight_G1K: Tensor, bias_G1K: Tensor, eps: float) -> Tensor:
@@ -86,11 +85,14 @@ def scan(
     step: Step,
     state: State,
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
+    norm: tuple[Tensor, Tensor],
     mini_batch: int,
     checkpoint_group: int | None,
     reverse: bool = False,
 ) -> tuple[State, Tensor]:
     """Run `step` over the mini-batches of `inputs` (each `[G, L, ...]`), carrying the state.
+
+    `norm`, weight and bias `[G, 1, K]`, is given to every step.
 
     Each input is split once, so that the backward pass joins the pieces in one operation and its
     cost stays linear in length (indexing one piece at a time would add a full-size gradient per
@@ -105,30 +107,66 @@ def scan(
     order of tokens does not matter, so that only the pieces are taken from the other end.
     """
     if checkpoint_group is None or not torch.is_grad_enabled():
-        return _walk(step, state, inputs, mini_batch, reverse)
+        return _walk(step, state, inputs, norm, mini_batch, reverse)
 
     def run_group(*flat: Tensor) -> tuple[Tensor, ...]:
-        tensors = tuple(flat)
-        inner_state, output = _walk(step, tensors[:-4], tensors[-4:], mini_batch, reverse)
-        return (*inner_state, output)
+        state, inputs, norm = flat[:-6], flat[-6:-2], flat[-2:]
+        state, output = _walk(step, state, inputs, norm, mini_batch, reverse)
+        return (*state, output)
 
     outputs = []
     for group in _pieces(inputs, mini_batch * checkpoint_group, reverse):
-        *next_state, output = checkpoint(
-            run_group, *state, *group, use_reentrant=False, preserve_rng_state=False
-        )
-        state = tuple(next_state)
+        *state, output = Recomputed.apply(run_group, *state, *group, *norm)
         outputs.append(output)
-    return state, _joined(outputs, reverse)
+    return tuple(state), _joined(outputs, reverse)
+
+
+class Recomputed(torch.autograd.Function):
+    """`run(*tensors)` that keeps nothing but the tensors, and runs again in backward.
+
+    The forward pass builds no graph at all, which for small tensors costs more than the sums;
+    `torch.utils.checkpoint` would build it and throw it away. All that needs a gradient has to be
+    among the tensors.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.run = run
+        ctx.save_for_backward(*tensors)
+        return run(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = [
+            x.detach().requires_grad_(needed)
+            for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        ]
+        with torch.enable_grad():
+            results = ctx.run(*tensors)
+        pairs = [(x, g) for x, g in zip(results, gradients, strict=True) if x.requires_grad]
+        outputs, given = [x for x, _ in pairs], [g for _, g in pairs]
+        wanted = [x for x in tensors if x.requires_grad]
+        found = iter(torch.autograd.grad(outputs, wanted, given, allow_unused=True))
+        return None, *(next(found) if x.requires_grad else None for x in tensors)
 
 
 def _walk(
-    step: Step, state: State, inputs: Sequence[Tensor], mini_batch: int, reverse: bool
+    step: Step,
+    state: State,
+    inputs: Sequence[Tensor],
+    norm: Sequence[Tensor],
+    mini_batch: int,
+    reverse: bool,
 ) -> tuple[State, Tensor]:
     outputs = []
-    for q, k, target, eta in _pieces(inputs, mini_batch, reverse):
-        state, output = step(state, *(x.to(state[0].dtype) for x in (q, k, target, eta)))
-        outputs.append(output.to(q.dtype))
+    with torch.autocast(inputs[0].device.type, enabled=False):  # the state stays what it is
+        for q, k, target, eta in _pieces(inputs, mini_batch, reverse):
+            tokens = (x.to(state[0].dtype) for x in (q, k, target, eta))
+            state, output = step(state, *tokens, *norm)
+            outputs.append(output.to(q.dtype))
     return state, _joined(outputs, reverse)
 
 

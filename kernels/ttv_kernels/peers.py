@@ -41,7 +41,7 @@ def linear_step(
     w1, b1 = state
     g1 = loss_gradient(k @ w1 + b1, target, weight, bias, eps)
 
-    z1 = q @ w1 + b1 - (eta * (q @ k.mT)) @ g1 - eta @ g1
+    z1 = q @ w1 + b1 - (eta * (q @ k.mT + 1)) @ g1
 
     last = eta[..., -1, :, None]
     w1 = w1 - (last * k).mT @ g1
@@ -74,9 +74,9 @@ def mlp_step(
     g2 = loss_gradient(x2 @ w2 + b2, target, weight, bias, eps)
     g1 = (g2 @ w2.mT) * gelu_slope(z1)
 
-    z1_new = q @ w1 + b1 - (eta * (q @ k.mT)) @ g1 - eta @ g1
+    z1_new = q @ w1 + b1 - (eta * (q @ k.mT + 1)) @ g1
     x2_new = F.gelu(z1_new, approximate="tanh")
-    z2_new = x2_new @ w2 + b2 - (eta * (x2_new @ x2.mT)) @ g2 - eta @ g2
+    z2_new = x2_new @ w2 + b2 - (eta * (x2_new @ x2.mT + 1)) @ g2
 
     last = eta[..., -1, :, None]
     w1 = w1 - (last * k).mT @ g1

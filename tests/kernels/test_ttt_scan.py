@@ -233,3 +233,29 @@ def test_wrong_shapes_are_named(op: str, position: int, shape: tuple[int, ...], 
 def test_counts_below_one_are_refused(op: str, counts: dict[str, int]):
     with pytest.raises(ValueError, match="at least 1"):
         OPS[op][0](*arguments(op, 10, grad=False), **counts)
+
+
+@both
+@pytest.mark.parametrize("group", [None, 2])
+def test_autocast_changes_nothing(op: str, group: int | None):
+    """Forward within a region, backward after it: the state is never in half precision."""
+    inputs = [x.detach().float().requires_grad_() for x in arguments(op, 20)]
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            output, _ = OPS[op][0](*inputs, mini_batch=5, checkpoint_group=group)
+        gradients.append(torch.autograd.grad(output.sum(), inputs))
+    for plain, within in zip(*gradients, strict=True):
+        assert torch.equal(plain, within)
+
+
+@both
+@pytest.mark.parametrize("position", [0, 2, 4, 6], ids=["q", "target", "norm", "W1"])
+def test_groups_ask_only_for_the_gradients_that_are_wanted(op: str, position: int):
+    """The state depends on everything but the queries."""
+    inputs = [x.detach() for x in arguments(op, 20)]
+    wanted = inputs[position].requires_grad_()
+    (expected,) = torch.autograd.grad(OPS[op][0](*inputs, mini_batch=5)[0].sum(), wanted)
+    output, _ = OPS[op][0](*inputs, mini_batch=5, checkpoint_group=2)
+    (found,) = torch.autograd.grad(output.sum(), wanted)
+    assert largest([(found, expected)]) < EXACT

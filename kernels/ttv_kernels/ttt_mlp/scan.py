@@ -25,9 +25,9 @@ def mlp_step(
     k: Tensor,
     target: Tensor,
     eta: Tensor,
-    *,
     weight: Tensor,
     bias: Tensor,
+    *,
     eps: float,
 ) -> tuple[State, Tensor]:
     """Update with one mini-batch, then answer its queries: next state and output `[G, S, K]`."""
@@ -68,8 +68,8 @@ def scan_mlp(
     `step` may be a compiled `mlp_step`.
     """
     batch, heads = q_BHLK.shape[:2]
-    weight, bias = (per_head_row(part, batch) for part in norm_HK)
-    bound: Step = partial(step, weight=weight, bias=bias, eps=eps)
+    norm = (per_head_row(norm_HK[0], batch), per_head_row(norm_HK[1], batch))
+    with_eps: Step = partial(step, eps=eps)
     inputs = (
         q_BHLK.flatten(0, 1),
         k_BHLK.flatten(0, 1),
@@ -77,6 +77,6 @@ def scan_mlp(
         eta_BHL.flatten(0, 1).unsqueeze(-1),
     )
     initial = tuple(per_sequence(part, batch, heads) for part in state)
-    final, output = scan(bound, initial, inputs, mini_batch, checkpoint_group, reverse)
+    final, output = scan(with_eps, initial, inputs, norm, mini_batch, checkpoint_group, reverse)
     unflatten = (batch, heads)
     return output.unflatten(0, unflatten), tuple(part.unflatten(0, unflatten) for part in final)
