@@ -161,9 +161,8 @@ def transformer_calls(config: CogVideoXConfig, clip: Clip, tile: int) -> int:
     if config.ssm != "none":
         updates = -(-clip.length // config.update_tokens)
         large = 58 + 9 * config.ttt_muon_steps
-        layer += (
-            2 * updates * {"ttt_linear": 10, "ttt_mlp": 18, "ttt_large_chunk": large}[config.ssm]
-        )
+        calls = {"ttt_linear": 10, "ttt_mlp": 18, "ttt_large_chunk": large}
+        layer += 2 * updates * calls[config.ssm]
     return rows * config.num_layers * layer
 
 
