@@ -18,5 +18,6 @@ if __name__ == "__main__":
     launches = getattr(import_module(module), name)
     rows = []
     for capability, case in json.loads(sys.argv[2]):
-        rows.append([asdict(compile_for(capability, launch)) for launch in launches(**case)])
+        compiled = [compile_for(capability, launch) for launch in launches(**case)]
+        rows.append([{**asdict(kernel), "fits": kernel.fits} for kernel in compiled])
     json.dump(rows, sys.stdout)

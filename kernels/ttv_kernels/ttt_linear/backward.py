@@ -179,9 +179,7 @@ def ttt_linear_bwd_kernel(
                 store_rows(d_target + tokens, rows, token_stride_l, real, dtargets.T, WIDTH)
                 dweight += tl.sum(dweights, axis=1)[:, None]
                 dbias += tl.sum(derror, axis=1)[:, None]
-                dW_before = add_product(
-                    dW_before, dz, keys.T, GRADIENT_DTYPE, GRADIENT_PRECISION
-                )
+                dW_before = add_product(dW_before, dz, keys.T, GRADIENT_DTYPE, GRADIENT_PRECISION)
                 db_before += tl.sum(dz, axis=1)[:, None]
             dW, db = dW_before, db_before
         # The next group stores over what this one has read.
