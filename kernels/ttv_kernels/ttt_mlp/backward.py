@@ -24,9 +24,9 @@ from ttv_kernels.triton_parts import (
     normalise,
     normalise_backward,
     product,
+    store_matrix,
     store_rows,
     store_scalars,
-    store_matrix,
     store_vector,
 )
 from ttv_kernels.ttt_mlp.forward import inner_answer, load_slice, store_slice

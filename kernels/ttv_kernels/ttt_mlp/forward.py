@@ -42,7 +42,7 @@ def store_slice(matrix, first, hidden, tile, WIDTH: tl.constexpr):
     rows = tl.arange(0, tile.shape[0])[:, None]
     at = matrix + (rows * hidden + (first + tl.arange(0, tile.shape[1]))[None, :])
     tile = tile.to(matrix.dtype.element_ty)
-    if WIDTH == tile.shape[0]:
+    if tile.shape[0] == WIDTH:
         tl.store(at, tile)
     else:
         tl.store(at, tile, mask=rows < WIDTH)
