@@ -73,7 +73,9 @@ def ttt_linear(
         # Only here: importing Triton takes a second, and it is not there on every machine.
         from ttv_kernels.ttt_linear.autograd import triton_linear
 
-        kept = {} if checkpoint_group is None else {"checkpoint_group": checkpoint_group}
+        kept: dict[str, Any] = (
+            {} if checkpoint_group is None else {"checkpoint_group": checkpoint_group}
+        )
         return triton_linear(
             *tokens, *norm, *state_in, mini_batch=mini_batch, eps=eps, reverse=reverse, **kept
         )

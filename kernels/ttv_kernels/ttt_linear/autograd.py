@@ -84,7 +84,8 @@ def triton_linear(
         in_layout_of(q, k_BHLK),
         in_layout_of(q, target_BHLK),
         dense(eta_BHL),
-        *(x.float().contiguous() for x in (norm_weight_HK, norm_bias_HK)),
+        norm_weight_HK.float().contiguous(),
+        norm_bias_HK.float().contiguous(),
     )
     initial = (W1.float().contiguous(), b1.float().contiguous())
     if torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *initial)):

@@ -80,7 +80,9 @@ def ttt_mlp(
         # Only here: importing Triton takes a second, and it is not there on every machine.
         from ttv_kernels.ttt_mlp.autograd import triton_mlp
 
-        kept = {} if checkpoint_group is None else {"checkpoint_group": checkpoint_group}
+        kept: dict[str, Any] = (
+            {} if checkpoint_group is None else {"checkpoint_group": checkpoint_group}
+        )
         return triton_mlp(
             *tokens, *norm, *state_in, mini_batch=mini_batch, eps=eps, reverse=reverse, **kept
         )
