@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from tiny_model import TinyData
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if not Path("/dev/nvidiactl").exists():
+    # Kernels run in Triton's interpreter; has to be set before anything imports triton.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 

@@ -13,6 +13,23 @@ from unittest.mock import patch
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def compile_elsewhere(launches: str, cases: list[tuple[int, dict[str, Any]]]) -> list[list[Any]]:
+    """Compile kernels in a fresh process; see `compile_child.py`.
+
+    `launches` is "module:function"; each case a compute capability and the function's keywords.
+    Returns for each case the resources of each launch, as dicts.
+    """
+    child = REPOSITORY / "tests" / "compile_child.py"
+    done = subprocess.run(
+        [sys.executable, str(child), launches, json.dumps(cases)],
+        capture_output=True,
+        env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
 class Ran(NamedTuple):
     """How a command ended and what it wrote."""
 
