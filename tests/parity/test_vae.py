@@ -74,7 +74,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(cpu, "suits", lambda x: False)
     elif request.param == "cpu, as if large":
         monkeypatch.setattr(cpu_convolution, "WORTH_BLOCKS", 1)
-        monkeypatch.setattr(cpu_convolution, "WIDE", 4)
         monkeypatch.setattr(cpu_blocks, "BLOCK", 500)
     return str(request.param)
 

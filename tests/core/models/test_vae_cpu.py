@@ -27,7 +27,6 @@ LENGTHS = (1, 2, 3, 4, 5, 8, 9)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of test size take the ways that are meant for large ones."""
     monkeypatch.setattr(cpu_convolution, "WORTH_BLOCKS", 1)
-    monkeypatch.setattr(cpu_convolution, "WIDE", 6)
     monkeypatch.setattr(cpu_blocks, "BLOCK", 150)
     monkeypatch.setattr(cpu, "PLACES", 37)
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 PAST = 2  # frames that a kernel of three looks back
 BLOCK = 2**20  # elements of one frame of a block; more leave the processor's cache
-WORTH_BLOCKS = 2048  # places from which preparing weights for blocks pays off
-WIDE = 64  # channels from which products cost more than reading and writing
+WORTH_BLOCKS = 1024  # places from which preparing weights for blocks pays off
 NARROW = 5  # output channels up to which three times as many cost no more: oneDNN makes 16
 
 

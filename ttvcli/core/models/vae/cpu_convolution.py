@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttvcli.core.models.vae.cpu_blocks import NARROW, PAST, WIDE, WORTH_BLOCKS, blocks
+from ttvcli.core.models.vae.cpu_blocks import NARROW, PAST, WORTH_BLOCKS, blocks
 from ttvcli.core.models.vae.layers import CausalConv3d, ConvCache, Downsample, Upsample
 
 # Rows of frames with those above and below, `[PAST + T, 1 + H + 1, W, C]`, to `[T, H, W, C]`.
@@ -61,15 +61,13 @@ def causal(
 
 
 def _large(conv: nn.Conv3d, x: Tensor, into: Tensor, write: Write, *, still: bool) -> None:
-    """Choose kernels for first and other frames; `still`: the past is copies of the first."""
-    in_pairs = min(conv.in_channels, conv.out_channels) >= WIDE
-    alone = into.shape[1] % 2 if in_pairs else int(still)
-    if alone:
-        kernel = _still(conv) if still else _direct(conv)
+    """An odd frame, then pairs; `still`: the past is copies of the first frame."""
+    odd = into.shape[1] % 2
+    if odd:
+        kernel = _still(conv) if still else _alone(conv)
         _in_blocks(kernel, x[:, : PAST + 1], into[:, :1], write)
-    if into.shape[1] > alone:
-        kernel = _pairs(conv) if in_pairs else _direct(conv)
-        _in_blocks(kernel, x[:, alone:], into[:, alone:], write)
+    if into.shape[1] > odd:
+        _in_blocks(_pairs(conv), x[:, odd:], into[:, odd:], write)
 
 
 def _in_blocks(kernel: Kernel, x_BTHWC: Tensor, into: Tensor, write: Write) -> None:
@@ -136,13 +134,14 @@ def _still(conv: nn.Conv3d) -> Kernel:
     return lambda x: _convolve(x[PAST:], weight, conv.bias)
 
 
-def _direct(conv: nn.Conv3d) -> Kernel:
-    """The convolution as it is written."""
-    weight = conv.weight.contiguous(memory_format=torch.channels_last_3d)
+def _alone(conv: nn.Conv3d) -> Kernel:
+    """Of three frames: the kernel as it is, moment by moment."""
+    dtype, bias = conv.weight.dtype, conv.bias
+    first, second, third = (_rounded(moment, dtype) for moment in _by_time(conv.weight))
 
     def kernel(x: Tensor) -> Tensor:
-        made = F.conv3d(x.permute(3, 0, 1, 2)[None], weight, conv.bias, padding=(0, 0, 1))
-        return made[0].permute(1, 2, 3, 0)
+        made = _convolve(x[:1], first, bias).to(exact(dtype))
+        return made + _convolve(x[1:PAST], second, None) + _convolve(x[PAST:], third, None)
 
     return kernel
 
