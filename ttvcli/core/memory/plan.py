@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ttvcli.core.memory.footprint import (
-    CPU_LIBRARIES,
     Clip,
     TextEncoderSizes,
     cpu_workspace,
@@ -258,12 +257,11 @@ def plan_vae(
 
     In tiles, one tile's arrays live at a time, and the caches and pixels of all tiles.
     """
-    libraries = 0 if gpu else CPU_LIBRARIES
     ratio = config.spatial_compression_ratio
     rows, columns = (tiling or Tiling()).latents(ratio)
     if tiling is None or (latents[1] <= rows.tile and latents[2] <= columns.tile):
         activations, caches = _decode_bytes(config, latents, size, gpu)
-        return Stage("VAE", weights, libraries + activations, caches)
+        return Stage("VAE", weights, activations, caches)
     tiles = [
         (height, width)
         for height in tile_lengths(latents[1], rows)
@@ -275,7 +273,7 @@ def plan_vae(
         activations, caches = max(activations, live), caches + kept
     frames = CHUNK_FRAMES if latents[0] > 1 else 1
     pixels = sum(height * width for height, width in tiles) * ratio**2 * frames
-    return Stage("VAE", weights, libraries + activations + 3 * pixels * size, caches)
+    return Stage("VAE", weights, activations + 3 * pixels * size, caches)
 
 
 def _decode_bytes(

@@ -75,8 +75,9 @@ def _in_blocks(kernel: Kernel, x_BTHWC: Tensor, into: Tensor, write: Write) -> N
     row = width * max(channels, x_BTHWC.shape[-1])
     for x, result in zip(x_BTHWC, into, strict=True):
         for part, rows in blocks(frames, height, row):
-            made = kernel(_with_borders(x[part.start : part.stop + PAST], rows))
-            write(result[part, rows], made)
+            # Without a name for what is made: it would live on beside the next block.
+            seen = slice(part.start, part.stop + PAST)
+            write(result[part, rows], kernel(_with_borders(x[seen], rows)))
 
 
 def _with_borders(x_THWC: Tensor, rows: slice) -> Tensor:
@@ -163,19 +164,26 @@ def enlarge(module: Upsample, x_BTHWC: Tensor) -> Tensor:
     if frames * height * width < WORTH_BLOCKS:
         made = module(x_BTHWC.permute(0, 4, 1, 2, 3).contiguous())
         return made.permute(0, 2, 3, 4, 1).contiguous()
-    twice = module.compress_time and frames > 1
-    odd = frames % 2 if twice else 0
-    shape = (2 * frames - odd if twice else frames, 2 * height, 2 * width)
-    out = x_BTHWC.new_empty(batch, *shape, module.conv.out_channels)
+    at = _places(frames, twice=module.compress_time and frames > 1)
+    size = (at[-1].stop, 2 * height, 2 * width, module.conv.out_channels)
+    out = x_BTHWC.new_empty(batch, *size)
     kernel = _doubling(module.conv)
     for sample, result in zip(x_BTHWC, out, strict=True):
         for part, rows in blocks(frames, height, 2 * sample[0, 0].numel()):
-            made = kernel(_with_borders(sample[part], rows))
-            for number, frame in zip(range(part.start, part.stop), made, strict=True):
-                at = max(0, 2 * number - odd) if twice else number
-                copies = 2 if twice and not (odd and number == 0) else 1
-                result[at : at + copies, 2 * rows.start : 2 * rows.stop] = frame
+            large = slice(2 * rows.start, 2 * rows.stop)
+            made = iter(kernel(_with_borders(sample[part], rows)))
+            for number in range(part.start, part.stop):
+                result[at[number], large] = next(made)
+            del made
     return out
+
+
+def _places(frames: int, *, twice: bool) -> list[slice]:
+    """Where each frame goes; of an odd number, the first stands alone."""
+    if not twice:
+        return [slice(i, i + 1) for i in range(frames)]
+    odd = frames % 2
+    return [slice(max(0, 2 * i - odd), 2 * i - odd + 2) for i in range(frames)]
 
 
 def _doubling(conv: nn.Conv2d) -> Kernel:
@@ -195,8 +203,8 @@ def _doubling(conv: nn.Conv2d) -> Kernel:
         count, height, width = x.shape[0], x.shape[1] - 2, x.shape[2]
         out = x.new_empty(count, 2 * height, 2 * width, conv.out_channels)
         for (i, j), weight in weights.items():
-            made = _convolve(x[:, i : i + height + 1], weight, conv.bias)
-            out[:, i::2, j::2] = made[:, :, j : j + width]
+            seen = x[:, i : i + height + 1]
+            out[:, i::2, j::2] = _convolve(seen, weight, conv.bias)[:, :, j : j + width]
         return out
 
     return kernel
