@@ -133,7 +133,9 @@ class Recomputed(torch.autograd.Function):
     def forward(
         ctx: Any, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.run = run
+        device = tensors[0].device.type
+        precision = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        ctx.run, ctx.precision = run, (device, *precision)
         ctx.save_for_backward(*tensors)
         return run(*tensors)
 
@@ -144,7 +146,7 @@ class Recomputed(torch.autograd.Function):
             x.detach().requires_grad_(needed)
             for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
         ]
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(*ctx.precision):
             results = ctx.run(*tensors)
         pairs = [(x, g) for x, g in zip(results, gradients, strict=True) if x.requires_grad]
         outputs, given = [x for x, _ in pairs], [g for _, g in pairs]

@@ -179,17 +179,23 @@ def loss_gradient_backward(
 @triton.jit
 def gelu(x):
     """GELU in its tanh form: x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 x^3))."""
-    return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+    return x * _gelu_gate(x, x * x)
 
 
 @triton.jit
 def gelu_derivatives(x):
     """Value, first and second derivative of `gelu`."""
     square = x * x
-    gate = tl.sigmoid(1.5957691216057308 * x * (1.0 + 0.044715 * square))
-    slope = 1.5957691216057308 * (1.0 + 0.134145 * square)  # of what the sigmoid is taken of
+    gate = _gelu_gate(x, square)
+    slope = 1.5957691216057308 + 0.21406444881780076 * square  # of what the sigmoid is taken of
     curvature = 0.4281288976356015 * x
     gate_slope = gate * (1.0 - gate)
     first = gate + x * gate_slope * slope
     second = gate_slope * (2.0 * slope + x * ((1.0 - 2.0 * gate) * slope * slope + curvature))
     return x * gate, first, second
+
+
+@triton.jit
+def _gelu_gate(x, square):
+    """The sigmoid by powers of two, which cards have: log2(e) is in the constants."""
+    return 1.0 / (1.0 + tl.exp2(x * (-2.302208198144325 - 0.1029432395800235 * square)))

@@ -144,7 +144,7 @@ def test_the_plan_writes_nothing_and_promises_enough_disk(tmp_path):
 def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(WouldNotFit, match="10 free"):
+    with pytest.raises(WouldNotFit, match="10 are free"):
         run(SynthConfig(out=tmp_path / "raw", clips=5))
     assert not (tmp_path / "raw").exists()
 

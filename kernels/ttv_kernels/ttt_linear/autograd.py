@@ -101,8 +101,8 @@ class TritonLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        *tensors, walk = arguments
-        inputs, initial = tuple(tensors[:6]), (tensors[6], tensors[7])
+        q, k, target, eta, norm_weight, norm_bias, W1, b1, walk = arguments
+        inputs, initial = (q, k, target, eta, norm_weight, norm_bias), (W1, b1)
         launch = forward_launch(inputs, initial, walk, keep=True)
         launch.run()
         output, final = launch.arguments["output"], final_state(launch)

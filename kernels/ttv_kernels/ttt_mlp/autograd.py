@@ -28,7 +28,7 @@ from ttv_kernels.ttt_mlp.forward import ttt_mlp_fwd_kernel
 
 CHECKPOINT_GROUP = 16
 LARGEST_MINI_BATCH = 64
-SLICES = (32, 16)  # hidden columns of one slice, best first
+SLICES = (64, 32, 16)  # hidden columns of one slice
 BLOCK_ROWS = 16  # tokens at a time where nothing is a matrix product
 
 # q, k, target [B, H, L, K], eta [B, H, L], norm weight and bias [H, K]
@@ -302,6 +302,8 @@ def plan_backward(inputs: Inputs, d_output: Tensor, d_state: State, walk: Walk) 
         "d_eta": torch.empty_like(eta),
         "count": group,
         "BLOCK_ROWS": BLOCK_ROWS,
+        # as for the largest mini-batches: its slice loop holds the most
+        "C": _slice(state[0].shape[-1], width=width, tokens=LARGEST_MINI_BATCH),
     }
     return BackwardPlan(
         trace=_of(forward, {**trace, "count": group}),
@@ -368,8 +370,14 @@ def _sizes(inputs: Inputs, state: State, walk: Walk) -> dict[str, Any]:
         **walk_arguments(q, eta, walk),
         "hidden": hidden,
         "BLOCK_S": block(walk.mini_batch),
-        "C": next(size for size in SLICES if hidden % size == 0),
+        "C": _slice(hidden, width=q.shape[-1], tokens=walk.mini_batch),
     }
+
+
+def _slice(hidden: int, *, width: int, tokens: int) -> int:
+    """Hidden columns of a slice: as many as divide F and leave registers enough."""
+    most = (32 if tokens > 32 else 64) // max(1, block(width) // 64)
+    return next(size for size in SLICES if size <= most and hidden % size == 0)
 
 
 def _launch(kernel: Any, inputs: Inputs, arguments: dict[str, Any]) -> Launch:

@@ -68,6 +68,20 @@ def test_groups_change_no_result_and_no_gradient(kind: str, reverse: bool, group
 
 
 @each_kind
+def test_groups_are_computed_again_under_the_autocast_of_the_forward_pass(kind: str) -> None:
+    """Backward runs when the region has ended; in full precision q and k would be others."""
+    layer, (x, rotary) = make(kind).float(), inputs(32)
+    x, rotary = x.detach().float(), rotary.to(torch.complex64)
+    found = []
+    for group in (None, 2):
+        layer.checkpoint_group = group
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer(x, rotary)
+        found.append(list(torch.autograd.grad(y.float().square().sum(), layer.initial)))
+    assert largest(found[1], found[0]) < 1e-5  # 3e-3 without
+
+
+@each_kind
 def test_in_groups_of_mini_batches_only_tokens_and_states_are_kept(kind: str) -> None:
     """Input, output, their normalised form and the learning rates; nothing of q, k, v or inside."""
     layer = make(kind)

@@ -10,8 +10,8 @@ its update are in `ttv_kernels`; here are the projections around it.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from ttv_kernels.inner_step import TTT_NORM_EPS, piece_sizes
+from torch.func import functional_call
+from ttv_kernels.inner_step import TTT_NORM_EPS, Recomputed, piece_sizes
 from ttv_kernels.ttt_linear import ttt_linear
 from ttv_kernels.ttt_mlp import ttt_mlp
 
@@ -135,10 +135,12 @@ class TTTLayer(nn.Module):
         Backward computes a group again, its projections included: they take more room than the
         inner network does.
         """
+        names, weights = zip(*self.named_parameters(prefix="layer"), strict=True)
+        reader = _Reader(self, reverse)
 
-        def run(x: Tensor, rotary: Tensor, eta: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-            y, left = self.mix(x, rotary, eta, state, reverse=reverse)
-            return y, *left
+        def run(x: Tensor, rotary: Tensor, eta: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            given = dict(zip(names, rest, strict=False))
+            return functional_call(reader, given, (x, rotary, eta, *rest[len(names) :]))
 
         sizes = piece_sizes(x_BLD.shape[1], group * self.mini_batch, reverse)
         parts = zip(
@@ -147,9 +149,7 @@ class TTTLayer(nn.Module):
         outputs: list[Tensor] = []
         state: State = ()
         for part in reversed(list(parts)) if reverse else parts:
-            y, *state = checkpoint(
-                run, *part, *state, use_reentrant=False, preserve_rng_state=False
-            )
+            y, *state = Recomputed.apply(run, *part, *weights, *state)
             outputs.append(y)
         return torch.cat(outputs[::-1] if reverse else outputs, dim=1)
 
@@ -252,6 +252,19 @@ class TTTLayer(nn.Module):
 
     def join_heads(self, x_BHLK: Tensor) -> Tensor:
         return x_BHLK.transpose(1, 2).flatten(2)
+
+
+class _Reader(nn.Module):
+    """`TTTLayer.mix` as a module, so that it can be called with weights of another graph."""
+
+    def __init__(self, layer: TTTLayer, reverse: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.reverse = reverse
+
+    def forward(self, x: Tensor, rotary: Tensor, eta: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        y, left = self.layer.mix(x, rotary, eta, state, reverse=self.reverse)
+        return y, *left
 
 
 def project(linear: nn.Linear, x: Tensor, features: slice | None) -> Tensor:
