@@ -22,6 +22,7 @@ from ttvcli.core.models.vae.tiles import Tiling, tile_lengths
 TILES = (8192, 2048, 512)  # tokens
 WHOLE = 32 * 2**20  # bytes of an array of all tokens up to which a pass is better left whole
 CHUNK_FRAMES = 9  # pixel frames of the longest chunk of the VAE
+ONE_CHUNK = 3  # latent frames of it: no more are decoded in one go
 RING = 2  # blocks that streamed weights take turns in
 MIB = 2**20
 CPU_RUNTIME = 400 * MIB  # Python, torch and its libraries
@@ -280,10 +281,8 @@ def _decode_bytes(
     config: VAEConfig, latents: tuple[int, int, int], size: int, gpu: bool
 ) -> tuple[int, int]:
     """Activations and caches of decoding, at most."""
-    activations, caches = 0, 0
-    for first in (True, False):
-        live, kept, _ = decode_footprint(config, latents, size, first=first, gpu=gpu)
-        # While the first chunk runs, caches only begin to exist.
-        activations = max(activations, live if not first else live - kept // 2)
-        caches = max(caches, kept)
+    activations, caches, _ = decode_footprint(config, latents, size, first=True, gpu=gpu)
+    if latents[0] > ONE_CHUNK:
+        later, _, _ = decode_footprint(config, latents, size, first=False, gpu=gpu)
+        activations = max(activations, later)
     return activations, caches

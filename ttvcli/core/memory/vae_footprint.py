@@ -1,4 +1,4 @@
-"""Bytes and operations of decoding with the causal VAE, found by walking through its layers.
+"""Bytes and operations of the causal VAE, found by walking through its layers.
 
 Decoding goes two latent frames at a time (three in the first chunk of an odd number) and keeps two
 frames of the input of each convolution, so none of this depends on the length of the video.
@@ -17,7 +17,13 @@ FP32 = 4
 
 @dataclass
 class _Walk:
-    """Counts what the layers as written take, on a GPU; sizes in elements."""
+    """Counts what the layers as written take, on a GPU; sizes in elements.
+
+    Attributes:
+        caches: what is kept by the convolutions so far.
+        peak: of arrays that live at once, at most.
+        peak_of_first: the same with the caches, which only come to be in a clip's first chunk.
+    """
 
     frames: int
     height: int
@@ -25,6 +31,7 @@ class _Walk:
     size_of_element: int
     caches: int = 0
     peak: int = 0
+    peak_of_first: int = 0
     multiplications: int = 0
 
     @property
@@ -33,8 +40,9 @@ class _Walk:
         return self.height * self.width
 
     def live(self, *arrays: int) -> None:
-        """So many elements live at once, in arrays and in what is kept so far."""
+        """So many elements live at once, beside what is kept."""
         self.peak = max(self.peak, sum(arrays))
+        self.peak_of_first = max(self.peak_of_first, self.caches + sum(arrays))
 
     def size(self, channels: int, more_frames: int = 0) -> int:
         """Elements of an array at the present resolution."""
@@ -47,8 +55,8 @@ class _Walk:
     def convolve(self, inside: int, outside: int, beside: int, made: int) -> None:
         """A causal convolution to an array of `made`, with `beside` elements of others."""
         given, joined = self.size(inside), self.size(inside, PAST)
-        self.live(beside, given, joined, made)
         self.count(inside, outside)
+        self.live(beside, given, joined, made)
 
     def count(self, inside: int, outside: int) -> None:
         """What a convolution keeps and multiplies."""
@@ -56,7 +64,7 @@ class _Walk:
         self.multiplications += KERNEL * inside * self.size(outside)
 
     def residual(self, inside: int, outside: int) -> None:
-        """`ResBlock` with the decoder's norms."""
+        """`ResBlock`, counted with the decoder's norms."""
         given, made = self.size(inside), self.size(outside)
         self.live(3 * given)  # input, normalised, its scale or shift
         self.convolve(inside, outside, beside=given, made=made)
@@ -81,10 +89,18 @@ class _Walk:
         self.height, self.width = 2 * self.height, 2 * self.width
         return before, longer, self.size(channels)
 
-    def last(self, width: int, pixels: int) -> None:
-        """Norm, and the convolution to pixels."""
+    def shrink(self, channels: int) -> None:
+        """`Downsample` of a frame: pad, then convolve every other place."""
+        before = self.size(channels)
+        self.height, self.width = self.height // 2, self.width // 2
+        made = self.size(channels)
+        self.live(2 * before, made)
+        self.multiplications += 9 * channels * made
+
+    def last(self, width: int, outside: int) -> None:
+        """Norm, and the convolution to pixels or latents."""
         self.live(3 * self.size(width))
-        self.convolve(width, pixels, beside=0, made=self.size(pixels))
+        self.convolve(width, outside, beside=0, made=self.size(outside))
 
 
 class _CpuWalk(_Walk):
@@ -94,8 +110,10 @@ class _CpuWalk(_Walk):
         self.convolve(latent, width, beside=0, made=self.size(width, PAST))
 
     def convolve(self, inside: int, outside: int, beside: int, made: int) -> None:
-        self.live(beside, self.size(inside, PAST), made, self._workspace(inside, outside))
+        """To a new array of `made`, or added to one of those beside it where `made` is 0."""
         self.count(inside, outside)
+        workspace = self._workspace(inside, outside, adds=not made)
+        self.live(beside, self.size(inside, PAST), made, workspace)
 
     def residual(self, inside: int, outside: int) -> None:
         """Input, an array for either convolution, and another where the width changes."""
@@ -117,22 +135,27 @@ class _CpuWalk(_Walk):
         block = rows[0] * rows[1] * width * channels
         self.live(before, wide, block, 4 * block, block, 16 * channels**2)
 
-    def last(self, width: int, pixels: int) -> None:
-        self.convolve(width, pixels, beside=self.size(width), made=self.size(pixels, PAST))
+    def last(self, width: int, outside: int) -> None:
+        self.convolve(width, outside, beside=self.size(width), made=self.size(outside, PAST))
 
-    def _workspace(self, inside: int, outside: int) -> int:
+    def _workspace(self, inside: int, outside: int, *, adds: bool) -> int:
         """What a convolution needs beside input and output."""
         if outside <= NARROW:  # for three moments, and their sums in fp32
-            return (3 + 2 * FP32 // self.size_of_element) * self.size(outside, PAST)
+            sums = 2 if self.size_of_element == FP32 else 5 * FP32 // self.size_of_element
+            return (3 + sums) * self.size(outside, PAST)
         if self.frames * self.area < WORTH_BLOCKS:
             return self._small(inside, outside)
+        paired = self.frames - self.frames % 2
         row = self.width * max(inside, outside)
-        frames, rows = _largest_block(self.frames, self.height, row)
-        given = (rows + 2) * self.width * inside
-        made = rows * self.width * outside
-        weights = 4 * KERNEL // 3 * inside * outside
-        pairs = -(-frames // 2)
-        return weights + (frames + PAST + pairs) * given + 5 * pairs * made
+        frames, rows = _largest_block(paired or 1, self.height, row)
+        given = (frames + PAST) * (rows + 2) * self.width * inside
+        made = frames * rows * self.width * outside
+        # The place of a new array that a block is for takes no memory before it is written to.
+        if not paired:
+            return KERNEL // 3 * inside * outside + given + (made if adds else 0)
+        differences = frames // 2 * (rows + 2) * self.width * inside
+        results = 5 * made // 2 - (0 if adds else made)
+        return 4 * KERNEL // 3 * inside * outside + given + differences + results
 
     def _small(self, inside: int, outside: int) -> int:
         """Input and output in the usual order, and what the library makes of them."""
@@ -158,7 +181,8 @@ def decode_footprint(
     Args:
         latents: frames, height and width of the whole video's latents.
         size: bytes of an element.
-        first: whether it is the first chunk, which may hold a frame more.
+        first: whether it is the first chunk, which may hold a frame more; its activations are
+            those beyond the caches that there are in the end.
         gpu: the layers as they are written; convolutions need only input and output there.
     """
     frames = min(2, latents[0])
@@ -176,7 +200,26 @@ def decode_footprint(
         if i < len(widths) - 1:
             walk.enlarge(channels, in_time=i < config.time_stages)
     walk.last(widths[-1], config.out_channels)
-    return walk.peak * size, walk.caches * size, walk.multiplications
+    peak = walk.peak_of_first - walk.caches if first else walk.peak
+    return peak * size, walk.caches * size, walk.multiplications
+
+
+def encode_image_footprint(
+    config: VAEConfig, height: int, width: int, size: int, *, gpu: bool
+) -> tuple[int, int]:
+    """Encoding of one frame of so many pixels: bytes of activations at most, and of caches."""
+    walk = (_Walk if gpu else _CpuWalk)(1, height, width, size)
+    widths = config.block_out_channels
+    walk.first(config.in_channels, widths[0])
+    for i, channels in enumerate(widths):
+        for inside in [widths[max(i - 1, 0)]] + [channels] * (config.layers_per_block - 1):
+            walk.residual(inside, channels)
+        if i < len(widths) - 1:
+            walk.shrink(channels)
+    for _ in range(2):
+        walk.residual(widths[-1], widths[-1])
+    walk.last(widths[-1], 2 * config.latent_channels)
+    return (walk.peak_of_first - walk.caches) * size, walk.caches * size
 
 
 def decode_flops(config: VAEConfig, latents: tuple[int, int, int]) -> int:
