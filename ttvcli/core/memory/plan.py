@@ -14,7 +14,7 @@ from ttvcli.core.memory.footprint import (
     text_activations,
     transformer_activations,
 )
-from ttvcli.core.memory.vae_footprint import decode_footprint
+from ttvcli.core.memory.vae_footprint import decode_footprint, encode_image_footprint
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.vae.config import VAEConfig
 from ttvcli.core.models.vae.tiles import Tiling, tile_lengths
@@ -86,17 +86,23 @@ class Stage:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The stages of sampling, one after the other: text encoder, transformer, VAE."""
+    """The stages of sampling, one after the other: text encoder, transformer, VAE.
+
+    Attributes:
+        image: encoding of the first frame, for image-to-video.
+    """
 
     text: Stage
     transformer: Stage
     vae: Stage
     limits: Limits
+    image: Stage | None = None
 
     @property
-    def stages(self) -> tuple[Stage, Stage, Stage]:
+    def stages(self) -> tuple[Stage, ...]:
         """In the order in which they run."""
-        return self.text, self.transformer, self.vae
+        first = () if self.image is None else (self.image,)
+        return self.text, *first, self.transformer, self.vae
 
     @property
     def runtime(self) -> int:
@@ -275,6 +281,14 @@ def plan_vae(
     frames = CHUNK_FRAMES if latents[0] > 1 else 1
     pixels = sum(height * width for height, width in tiles) * ratio**2 * frames
     return Stage("VAE", weights, activations + 3 * pixels * size, caches)
+
+
+def plan_image(
+    config: VAEConfig, weights: int, picture: tuple[int, int], size: int, gpu: bool, images: int = 1
+) -> Stage:
+    """Encoding of first frames of so many rows and columns, never in tiles."""
+    activations, caches = encode_image_footprint(config, *picture, size, gpu=gpu)
+    return Stage("VAE encoder", weights, images * activations, images * caches)
 
 
 def _decode_bytes(

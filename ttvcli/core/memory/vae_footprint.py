@@ -8,7 +8,7 @@ Importing this does not import torch.
 from dataclasses import dataclass
 
 from ttvcli.core.models.vae.config import VAEConfig
-from ttvcli.core.models.vae.cpu_blocks import NARROW, PAST, WORTH_BLOCKS, blocks
+from ttvcli.core.models.vae.cpu_blocks import PAST, WORTH_BLOCKS, blocks
 
 KERNEL = 27  # weights of a 3x3x3 convolution for one channel in and out
 UNFOLDED = 20480  # channels x frames x rows up to which a CPU unfolds
@@ -140,9 +140,6 @@ class _CpuWalk(_Walk):
 
     def _workspace(self, inside: int, outside: int, *, adds: bool) -> int:
         """What a convolution needs beside input and output."""
-        if outside <= NARROW:  # for three moments, and their sums in fp32
-            sums = 2 if self.size_of_element == FP32 else 5 * FP32 // self.size_of_element
-            return (3 + sums) * self.size(outside, PAST)
         if self.frames * self.area < WORTH_BLOCKS:
             return self._small(inside, outside)
         paired = self.frames - self.frames % 2

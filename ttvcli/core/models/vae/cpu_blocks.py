@@ -5,7 +5,6 @@ from collections.abc import Iterator
 PAST = 2  # frames that a kernel of three looks back
 BLOCK = 2**20  # elements of one frame of a block; more leave the processor's cache
 WORTH_BLOCKS = 1024  # places from which preparing weights for blocks pays off
-NARROW = 5  # output channels up to which three times as many cost no more: oneDNN makes 16
 
 
 def blocks(frames: int, height: int, row: int) -> Iterator[tuple[slice, slice]]:

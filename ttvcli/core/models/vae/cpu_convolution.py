@@ -8,7 +8,6 @@ that stay in the processor's cache: memory allocated anew costs as much as sever
   (https://arxiv.org/abs/1509.09308) over time.
 - The first frame of a clip, whose past is copies of itself, takes one in place of three.
 - A 3x3 convolution of an enlarged picture is four 2x2 convolutions of the small one.
-- Few output channels are computed for the kernel's three moments of time at once.
 
 Sums are taken in another order than in the layers as they are written; values differ by rounding.
 """
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttvcli.core.models.vae.cpu_blocks import NARROW, PAST, WORTH_BLOCKS, blocks
+from ttvcli.core.models.vae.cpu_blocks import PAST, WORTH_BLOCKS, blocks
 from ttvcli.core.models.vae.layers import CausalConv3d, ConvCache, Downsample, Upsample
 
 # Rows of frames with those above and below, `[PAST + T, 1 + H + 1, W, C]`, to `[T, H, W, C]`.
@@ -50,9 +49,7 @@ def causal(
     out = with_room(x[:, PAST:], module.conv.out_channels) if add_to is None else add_to
     into = out[:, PAST:] if add_to is None else out
     write = Tensor.copy_ if add_to is None else Tensor.add_
-    if module.conv.out_channels <= NARROW:
-        write(into, torch.stack([_narrow(module.conv, sample) for sample in x]))
-    elif into[0, ..., 0].numel() < WORTH_BLOCKS:
+    if into[0, ..., 0].numel() < WORTH_BLOCKS:
         made = module.conv(x.permute(0, 4, 1, 2, 3).contiguous())
         write(into, made.permute(0, 2, 3, 4, 1))
     else:
@@ -145,17 +142,6 @@ def _alone(conv: nn.Conv3d) -> Kernel:
         return made + _convolve(x[1:PAST], second, None) + _convolve(x[PAST:], third, None)
 
     return kernel
-
-
-def _narrow(conv: nn.Conv3d, x_THWC: Tensor) -> Tensor:
-    """Each frame once, for the three moments of the kernel at which it is seen."""
-    frames, dtype = x_THWC.shape[0] - PAST, x_THWC.dtype
-    weight, bias = conv.parameters()
-    together = weight.movedim(2, 0).flatten(0, 1)
-    made = F.conv2d(x_THWC.permute(0, 3, 1, 2), together, padding=1).permute(0, 2, 3, 1)
-    first, second, third = made.to(exact(dtype)).chunk(3, dim=-1)
-    out = first[:frames] + second[1 : frames + 1] + third[PAST:]
-    return (out + bias).to(dtype)
 
 
 def enlarge(module: Upsample, x_BTHWC: Tensor) -> Tensor:
