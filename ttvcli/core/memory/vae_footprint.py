@@ -48,10 +48,6 @@ class _Walk:
         """Elements of an array at the present resolution."""
         return channels * (self.frames + more_frames) * self.area
 
-    def first(self, latent: int, width: int) -> None:
-        """The convolution that reads the latents."""
-        self.convolve(latent, width, beside=0, made=self.size(width))
-
     def convolve(self, inside: int, outside: int, beside: int, made: int) -> None:
         """A causal convolution to an array of `made`, with `beside` elements of others."""
         given, joined = self.size(inside), self.size(inside, PAST)
@@ -106,11 +102,11 @@ class _Walk:
 class _CpuWalk(_Walk):
     """The same for `ttvcli.core.models.vae.cpu`; operations are those of the layers as written."""
 
-    def first(self, latent: int, width: int) -> None:
-        self.convolve(latent, width, beside=0, made=self.size(width, PAST))
-
     def convolve(self, inside: int, outside: int, beside: int, made: int) -> None:
-        """To a new array of `made`, or added to one of those beside it where `made` is 0."""
+        """To a new array of `made`, or added to one of those beside it where `made` is 0.
+
+        The room of a new array is not written to before the next convolution.
+        """
         self.count(inside, outside)
         workspace = self._workspace(inside, outside, adds=not made)
         self.live(beside, self.size(inside, PAST), made, workspace)
@@ -119,7 +115,7 @@ class _CpuWalk(_Walk):
         """Input, an array for either convolution, and another where the width changes."""
         given, made = self.size(inside), self.size(outside)
         changed = made if inside != outside else 0
-        self.convolve(inside, outside, beside=given, made=self.size(outside, PAST))
+        self.convolve(inside, outside, beside=given, made=made)
         self.convolve(outside, outside, beside=given + changed, made=0)
         if changed:
             self.multiplications += inside * made
@@ -136,7 +132,7 @@ class _CpuWalk(_Walk):
         self.live(before, wide, block, 4 * block, block, 16 * channels**2)
 
     def last(self, width: int, outside: int) -> None:
-        self.convolve(width, outside, beside=self.size(width), made=self.size(outside, PAST))
+        self.convolve(width, outside, beside=self.size(width), made=self.size(outside))
 
     def _workspace(self, inside: int, outside: int, *, adds: bool) -> int:
         """What a convolution needs beside input and output."""
@@ -187,7 +183,7 @@ def decode_footprint(
         frames += latents[0] % 2
     walk = (_Walk if gpu else _CpuWalk)(frames, latents[1], latents[2], size)
     widths = config.block_out_channels[::-1]
-    walk.first(config.latent_channels, widths[0])
+    walk.convolve(config.latent_channels, widths[0], beside=0, made=walk.size(widths[0]))
     for _ in range(2):
         walk.residual(widths[0], widths[0])
     for i, channels in enumerate(widths):
@@ -207,7 +203,7 @@ def encode_image_footprint(
     """Encoding of one frame of so many pixels: bytes of activations at most, and of caches."""
     walk = (_Walk if gpu else _CpuWalk)(1, height, width, size)
     widths = config.block_out_channels
-    walk.first(config.in_channels, widths[0])
+    walk.convolve(config.in_channels, widths[0], beside=0, made=walk.size(widths[0]))
     for i, channels in enumerate(widths):
         for inside in [widths[max(i - 1, 0)]] + [channels] * (config.layers_per_block - 1):
             walk.residual(inside, channels)

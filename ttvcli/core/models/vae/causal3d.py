@@ -5,6 +5,8 @@ Pixels are `[B, 3, T, H, W]` in [-1, 1], latents `[B, Z, T', H', W']`, unscaled 
 is the caller's). With the published ratio of 4 in time and 8 in space, `8k + 1` frames become
 `2k + 1` latent frames and come back as `8k + 1`.
 
+On a CPU, without gradients, `cpu` computes the same sums in another order.
+
 Parameter names are those of diffusers' `AutoencoderKLCogVideoX`
 (https://github.com/huggingface/diffusers); architecture: CogVideoX, https://arxiv.org/abs/2408.06072.
 """
