@@ -4,6 +4,7 @@ Everything comes from configurations and the headers of weight files; importing 
 torch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -264,11 +265,12 @@ def plan_vae(
 
     In tiles, one tile's arrays live at a time, and the caches and pixels of all tiles.
     """
+    held = config.latent_channels * math.prod(latents) * size
     ratio = config.spatial_compression_ratio
     rows, columns = (tiling or Tiling()).latents(ratio)
     if tiling is None or (latents[1] <= rows.tile and latents[2] <= columns.tile):
         activations, caches = _decode_bytes(config, latents, size, gpu)
-        return Stage("VAE", weights, activations, caches)
+        return Stage("VAE", weights, held + activations, caches)
     tiles = [
         (height, width)
         for height in tile_lengths(latents[1], rows)
@@ -280,7 +282,7 @@ def plan_vae(
         activations, caches = max(activations, live), caches + kept
     frames = CHUNK_FRAMES if latents[0] > 1 else 1
     pixels = sum(height * width for height, width in tiles) * ratio**2 * frames
-    return Stage("VAE", weights, activations + 3 * pixels * size, caches)
+    return Stage("VAE", weights, held + activations + 3 * pixels * size, caches)
 
 
 def plan_image(

@@ -43,8 +43,9 @@ def causal(
     Returns:
         `add_to`, or the new array.
     """
-    past, x = cache.get(module), x_BTHWC
-    x[:, :PAST] = x[:, PAST : PAST + 1] if past is None else past.permute(0, 2, 3, 4, 1)
+    x, still = x_BTHWC, module not in cache
+    # Without a name for the past: it would live on beside the next one.
+    x[:, :PAST] = x[:, PAST : PAST + 1] if still else cache[module].permute(0, 2, 3, 4, 1)
     cache[module] = x[:, -PAST:].clone().permute(0, 4, 1, 2, 3)
     out = with_room(x[:, PAST:], module.conv.out_channels) if add_to is None else add_to
     into = out[:, PAST:] if add_to is None else out
@@ -53,7 +54,7 @@ def causal(
         made = module.conv(x.permute(0, 4, 1, 2, 3).contiguous())
         write(into, made.permute(0, 2, 3, 4, 1))
     else:
-        _large(module.conv, x, into, write, still=past is None)
+        _large(module.conv, x, into, write, still=still)
     return out
 
 
