@@ -58,7 +58,8 @@ def warm(dtype: torch.dtype) -> None:
         network(*batch, torch.tensor([1]))
         forward_in_tiles(network, *batch, torch.tensor([1]), tile=64)
     small = VAEConfig(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, layers_per_block=1)
-    CausalVAE(small).to(dtype).eval().decode(torch.randn(1, 16, 3, 4, 4).to(dtype))
+    network = CausalVAE(small).to(dtype).eval()
+    network.encode(network.decode(torch.randn(1, 16, 3, 4, 4).to(dtype)))
 
 
 @torch.inference_mode()
@@ -97,6 +98,12 @@ def vae(config: dict[str, Any], latent_frames: int, height: int, width: int, siz
     latents = torch.randn(1, channels, latent_frames, height, width).to(DTYPES[size])
     for _ in network.decode_chunks(latents):
         pass
+
+
+@torch.inference_mode()
+def vae_image(config: dict[str, Any], height: int, width: int, size: int) -> None:
+    network = CausalVAE(VAEConfig.from_dict(config)).to(DTYPES[size]).eval()
+    network.encode(torch.rand(1, 3, 1, height, width).to(DTYPES[size]))
 
 
 def ttt_layer(kind: str, heads: int, tokens: int, group: int, size: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from variant_folders import VAE, randomise
 
+from ttvcli.core.models.vae import cpu
 from ttvcli.core.models.vae.causal3d import CausalVAE
 from ttvcli.core.models.vae.config import VAEConfig
 from ttvcli.core.models.vae.tiles import Tiling
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.parity
 
 # The public default is half the height and width that the VAE says it is made for.
 SAMPLE = (96, 80)
+ROUNDING = 4e-6  # of the largest value; see test_vae.py
 TILING = Tiling(height=SAMPLE[0] // 2, width=SAMPLE[1] // 2)
 # height, width: taller and wider than a tile, wider only, an odd number of latents on both sides
 SIZES = [(64, 56), (48, 80), (72, 88)]
@@ -65,8 +67,18 @@ def test_tiled_encoding_is_that_of_diffusers(
     clip = pixels(frames, *size)
     mean, logvar = tiled_encode(ours, clip, TILING)
     expected = theirs.encode(clip).latent_dist
-    assert torch.equal(mean, expected.mean)
-    assert torch.equal(logvar, expected.logvar)
+    assert worst(mean, expected.mean) <= ROUNDING
+    assert worst(logvar, expected.logvar) <= ROUNDING
+
+
+@torch.inference_mode()
+def test_with_the_layers_as_written_tiled_encoding_is_equal_to_the_bit(
+    pair: tuple[CausalVAE, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "suits", lambda x: False)
+    ours, theirs = pair
+    clip = pixels(17, *SIZES[2])
+    assert torch.equal(tiled_encode(ours, clip, TILING)[0], theirs.encode(clip).latent_dist.mean)
 
 
 @torch.inference_mode()
@@ -78,8 +90,7 @@ def test_tiled_decoding_is_that_of_diffusers(
     ours, theirs = pair
     latents = random_latents(frames, *size)
     expected = theirs.decode(latents).sample
-    # 2e-6 as without tiles, see test_vae.py
-    assert worst(tiled_decode(ours, latents, TILING), expected) <= 2e-6
+    assert worst(tiled_decode(ours, latents, TILING), expected) <= ROUNDING
 
 
 @torch.inference_mode()
@@ -88,10 +99,10 @@ def test_every_usual_length_is_equal_in_tiles(pair: tuple[CausalVAE, Any], frame
     ours, theirs = pair
     clip = pixels(frames, 24, 56)
     mean, _ = tiled_encode(ours, clip, TILING)
-    assert torch.equal(mean, theirs.encode(clip).latent_dist.mean)
+    assert worst(mean, theirs.encode(clip).latent_dist.mean) <= ROUNDING
     back = tiled_decode(ours, mean, TILING)
     assert back.shape[2] == frames
-    assert worst(back, theirs.decode(mean).sample) <= 2e-6
+    assert worst(back, theirs.decode(mean).sample) <= ROUNDING
 
 
 @torch.inference_mode()

@@ -251,3 +251,7 @@ def test_a_dry_run_says_what_clip_is_made(folders: dict[str, Path], tmp_path: Pa
     assert (items["frames per second"], items["seconds"]) == (16, 5.0)
     assert items["latents"] == "[21, 4, 20, 20]"
     assert items["first frame"].endswith("first.png")
+    assert items["run VAE encoder"] == "all weights resident"
+    sizes = ran.json["plan"]["bytes"]
+    assert sizes["VAE encoder weights"] == sizes["VAE weights"]
+    assert 0 < sizes["VAE encoder activations"] < sizes["VAE activations"]

@@ -24,6 +24,7 @@ from ttvcli.core.memory.plan import (
     MemoryPlan,
     NetworkBytes,
     Stage,
+    plan_image,
     plan_text,
     plan_transformer,
     plan_vae,
@@ -77,6 +78,11 @@ def plan_memory(request: "Request", videos: int = 1) -> MemoryPlan:
     size = ELEMENT[config.dtype]
     texts = {*request.board.prompts, *request.board.negatives}
     frames, _, height, width = request.latent_shape
+    vae, vae_bytes = _vae(request), network_bytes(request.folder, "vae", size).total
+    image = None
+    if config.image is not None:
+        picture = request.height, request.width
+        image = plan_image(vae, vae_bytes, picture, size, limits.gpu, images=videos)
     return MemoryPlan(
         text=plan_text(
             _text_sizes(request.folder),
@@ -98,14 +104,15 @@ def plan_memory(request: "Request", videos: int = 1) -> MemoryPlan:
             fill=fill,
         ),
         vae=plan_vae(
-            _vae(request),
-            network_bytes(request.folder, "vae", size).total,
+            vae,
+            vae_bytes,
             (frames, height, width),
             size,
             limits.gpu,
             Tiling() if config.vae_tiling else None,
         ),
         limits=limits,
+        image=image,
     )
 
 

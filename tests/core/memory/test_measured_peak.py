@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers import REPOSITORY
 
 from ttvcli.artifacts import model_folder
 from ttvcli.core.memory.footprint import Clip
-from ttvcli.core.memory.plan import Limits, Stage, plan_transformer, plan_vae
+from ttvcli.core.memory.plan import Limits, Stage, plan_image, plan_transformer, plan_vae
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
+from ttvcli.core.models.vae.causal3d import CausalVAE
 from ttvcli.core.models.vae.config import VAEConfig
 from ttvcli.workflows.bench_model import BenchModelConfig, run
 from ttvcli.workflows.memory_plan import network_bytes
@@ -111,10 +113,44 @@ def test_a_pass_takes_what_was_planned(
     check(stage, measured("transformer", clip=sizes, **arguments))
 
 
-def test_decoding_takes_what_was_planned_and_no_more_for_a_minute() -> None:
+def vae_of(widths: tuple[int, ...]) -> tuple[dict[str, Any], int]:
+    """A VAE's settings, one residual block for each width, and its number of weights."""
     values = model_folder.read_config(model_folder.BUILTIN / "tiny", "vae")
-    weights = network_bytes(model_folder.BUILTIN / "tiny", "vae", 4).total
-    added = []
+    values |= {"block_out_channels": widths}
+    with torch.device("meta"):
+        network = CausalVAE(VAEConfig.from_dict(values))
+    return values, sum(parameter.numel() for parameter in network.parameters())
+
+
+NARROW, WIDE = (32, 32, 64, 64), (64, 64, 128, 128)
+
+
+@pytest.mark.parametrize("size", [4, 2], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("widths", "latents"),
+    [(NARROW, (5, 16, 16)), (NARROW, (4, 20, 24)), (WIDE, (5, 8, 8)), (WIDE, (1, 16, 12))],
+    ids=["chunk-of-nine", "blocks-of-rows", "wide", "one-frame"],
+)
+def test_decoding_takes_what_was_planned(
+    widths: tuple[int, ...], latents: tuple[int, int, int], size: int
+) -> None:
+    values, weights = vae_of(widths)
+    stage = plan_vae(VAEConfig.from_dict(values), weights * size, latents, size, gpu=False)
+    frames, height, width = latents
+    sizes = {"latent_frames": frames, "height": height, "width": width, "size": size}
+    check(stage, measured("vae", config=values, **sizes))
+
+
+@pytest.mark.parametrize("size", [4, 2], ids=["fp32", "bf16"])
+def test_encoding_a_first_frame_takes_what_was_planned(size: int) -> None:
+    values, weights = vae_of(WIDE)
+    stage = plan_image(VAEConfig.from_dict(values), weights * size, (240, 320), size, gpu=False)
+    check(stage, measured("vae_image", config=values, height=240, width=320, size=size))
+
+
+def test_decoding_takes_no_more_for_a_minute() -> None:
+    values, numbers = vae_of(NARROW)
+    weights, added = 4 * numbers, []
     for frames in (13, 253):
         stage = plan_vae(VAEConfig.from_dict(values), weights, (frames, 8, 8), 4, gpu=False)
         added.append(

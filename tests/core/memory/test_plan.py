@@ -12,8 +12,11 @@ from ttvcli.core.memory.footprint import (
 )
 from ttvcli.core.memory.plan import (
     Limits,
+    MemoryPlan,
     NetworkBytes,
+    Stage,
     place_weights,
+    plan_image,
     plan_transformer,
     plan_vae,
     ways,
@@ -154,6 +157,44 @@ def test_decoding_does_not_grow_with_length() -> None:
     # decoder caches at 480 x 720 in bf16: the counted 2.81 GB
     assert bytes_of(13)[0][1] == pytest.approx(2.81e9, rel=0.02)
     assert plan_vae(VAEConfig(), 431_167_814, (253, 60, 90), 2, gpu=True).peak < 12 * GIB
+
+
+@pytest.mark.parametrize("is_gpu", [True, False])
+def test_a_clip_of_one_chunk_never_holds_a_chunk_and_all_caches(is_gpu: bool) -> None:
+    one, more = (
+        plan_vae(VAEConfig(), 0, (frames, 60, 90), 2, gpu=is_gpu).peak for frames in (3, 5)
+    )
+    assert one < more
+
+
+def test_a_cpu_holds_fewer_whole_arrays_than_the_layers_as_written() -> None:
+    latents = (13, 60, 90)
+    on_cpu, on_gpu = (plan_vae(VAEConfig(), 0, latents, 2, gpu=is_gpu) for is_gpu in (False, True))
+    assert on_cpu.caches == on_gpu.caches
+    assert on_cpu.activations < 0.9 * on_gpu.activations
+
+
+@pytest.mark.parametrize("is_gpu", [True, False])
+def test_encoding_a_first_frame_grows_with_its_pixels_and_their_number(is_gpu: bool) -> None:
+    whole, half, two = (
+        plan_image(VAEConfig(), 0, (480, width), 2, is_gpu, images=images).peak
+        for width, images in ((720, 1), (360, 1), (720, 2))
+    )
+    assert two == 2 * whole
+    assert whole == pytest.approx(2 * half, rel=0.1)
+    assert whole < plan_vae(VAEConfig(), 0, (13, 60, 90), 2, is_gpu).peak / 3
+
+
+def test_the_largest_stage_decides_and_a_first_frame_is_one_of_them() -> None:
+    stages = {name: Stage(name, weights, 0) for name, weights in (("a", 1), ("b", 2), ("c", 3))}
+    plan = MemoryPlan(stages["a"], stages["b"], stages["c"], gpu(24))
+    assert [stage.name for stage in plan.stages] == ["a", "b", "c"]
+    large = Stage("image", 25 * GIB, 0)
+    with_image = replace(plan, image=large)
+    assert [stage.name for stage in with_image.stages] == ["a", "image", "b", "c"]
+    assert with_image.largest is large
+    assert plan.fits
+    assert not with_image.fits
 
 
 def test_tiles_bound_the_memory_of_a_large_picture() -> None:

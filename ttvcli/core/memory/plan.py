@@ -4,18 +4,18 @@ Everything comes from configurations and the headers of weight files; importing 
 torch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ttvcli.core.memory.footprint import (
-    CPU_LIBRARIES,
     Clip,
     TextEncoderSizes,
     cpu_workspace,
     text_activations,
     transformer_activations,
 )
-from ttvcli.core.memory.vae_footprint import decode_footprint
+from ttvcli.core.memory.vae_footprint import decode_footprint, encode_image_footprint
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.vae.config import VAEConfig
 from ttvcli.core.models.vae.tiles import Tiling, tile_lengths
@@ -23,6 +23,7 @@ from ttvcli.core.models.vae.tiles import Tiling, tile_lengths
 TILES = (8192, 2048, 512)  # tokens
 WHOLE = 32 * 2**20  # bytes of an array of all tokens up to which a pass is better left whole
 CHUNK_FRAMES = 9  # pixel frames of the longest chunk of the VAE
+ONE_CHUNK = 3  # latent frames of it: no more are decoded in one go
 RING = 2  # blocks that streamed weights take turns in
 MIB = 2**20
 CPU_RUNTIME = 400 * MIB  # Python, torch and its libraries
@@ -86,17 +87,23 @@ class Stage:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The stages of sampling, one after the other: text encoder, transformer, VAE."""
+    """The stages of sampling, one after the other: text encoder, transformer, VAE.
+
+    Attributes:
+        image: encoding of the first frame, for image-to-video.
+    """
 
     text: Stage
     transformer: Stage
     vae: Stage
     limits: Limits
+    image: Stage | None = None
 
     @property
-    def stages(self) -> tuple[Stage, Stage, Stage]:
+    def stages(self) -> tuple[Stage, ...]:
         """In the order in which they run."""
-        return self.text, self.transformer, self.vae
+        first = () if self.image is None else (self.image,)
+        return self.text, *first, self.transformer, self.vae
 
     @property
     def runtime(self) -> int:
@@ -258,12 +265,12 @@ def plan_vae(
 
     In tiles, one tile's arrays live at a time, and the caches and pixels of all tiles.
     """
-    libraries = 0 if gpu else CPU_LIBRARIES
+    held = config.latent_channels * math.prod(latents) * size
     ratio = config.spatial_compression_ratio
     rows, columns = (tiling or Tiling()).latents(ratio)
     if tiling is None or (latents[1] <= rows.tile and latents[2] <= columns.tile):
         activations, caches = _decode_bytes(config, latents, size, gpu)
-        return Stage("VAE", weights, libraries + activations, caches)
+        return Stage("VAE", weights, held + activations, caches)
     tiles = [
         (height, width)
         for height in tile_lengths(latents[1], rows)
@@ -275,17 +282,23 @@ def plan_vae(
         activations, caches = max(activations, live), caches + kept
     frames = CHUNK_FRAMES if latents[0] > 1 else 1
     pixels = sum(height * width for height, width in tiles) * ratio**2 * frames
-    return Stage("VAE", weights, libraries + activations + 3 * pixels * size, caches)
+    return Stage("VAE", weights, held + activations + 3 * pixels * size, caches)
+
+
+def plan_image(
+    config: VAEConfig, weights: int, picture: tuple[int, int], size: int, gpu: bool, images: int = 1
+) -> Stage:
+    """Encoding of first frames of so many rows and columns, never in tiles."""
+    activations, caches = encode_image_footprint(config, *picture, size, gpu=gpu)
+    return Stage("VAE encoder", weights, images * activations, images * caches)
 
 
 def _decode_bytes(
     config: VAEConfig, latents: tuple[int, int, int], size: int, gpu: bool
 ) -> tuple[int, int]:
     """Activations and caches of decoding, at most."""
-    activations, caches = 0, 0
-    for first in (True, False):
-        live, kept, _ = decode_footprint(config, latents, size, first=first, gpu=gpu)
-        # While the first chunk runs, caches only begin to exist.
-        activations = max(activations, live if not first else live - kept // 2)
-        caches = max(caches, kept)
+    activations, caches, _ = decode_footprint(config, latents, size, first=True, gpu=gpu)
+    if latents[0] > ONE_CHUNK:
+        later, _, _ = decode_footprint(config, latents, size, first=False, gpu=gpu)
+        activations = max(activations, later)
     return activations, caches

@@ -5,6 +5,8 @@ Pixels are `[B, 3, T, H, W]` in [-1, 1], latents `[B, Z, T', H', W']`, unscaled 
 is the caller's). With the published ratio of 4 in time and 8 in space, `8k + 1` frames become
 `2k + 1` latent frames and come back as `8k + 1`.
 
+On a CPU, without gradients, `cpu` computes the same sums in another order.
+
 Parameter names are those of diffusers' `AutoencoderKLCogVideoX`
 (https://github.com/huggingface/diffusers); architecture: CogVideoX, https://arxiv.org/abs/2408.06072.
 """
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ttvcli.core.models.vae import cpu
 from ttvcli.core.models.vae.config import VAEConfig
 from ttvcli.core.models.vae.layers import (
     CausalConv3d,
@@ -22,6 +25,7 @@ from ttvcli.core.models.vae.layers import (
     Downsample,
     ResBlock,
     SpatialNorm,
+    Stage,
     Upsample,
     make_norm,
 )
@@ -38,25 +42,6 @@ def chunk_lengths(frames: int, per_chunk: int) -> list[int]:
     chunks = max(frames // per_chunk, 1)
     first = frames - (chunks - 1) * per_chunk
     return [first] + [per_chunk] * (chunks - 1)
-
-
-class Stage(nn.Module):
-    """Residual blocks of one resolution, then a change of resolution (except the last stage)."""
-
-    def __init__(self, blocks: list[ResBlock], resample: Downsample | Upsample | None) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList(blocks)
-        if isinstance(resample, Downsample):
-            self.downsamplers = nn.ModuleList([resample])
-        elif isinstance(resample, Upsample):
-            self.upsamplers = nn.ModuleList([resample])
-
-    def forward(self, x: Tensor, z: Tensor | None, cache: ConvCache) -> Tensor:
-        for block in self.resnets:
-            x = block(x, z, cache)
-        for resample in getattr(self, "downsamplers", getattr(self, "upsamplers", [])):
-            x = resample(x)
-        return x
 
 
 class Encoder(nn.Module):
@@ -79,6 +64,9 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, kernel=3)
 
     def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
+        if cpu.suits(x):
+            stages = [*self.down_blocks, self.mid_block]
+            return cpu.run(self.conv_in, stages, self.norm_out, self.conv_out, x, None, cache)
         x = self.conv_in(x, cache)
         for stage in self.down_blocks:
             x = stage(x, None, cache)
@@ -111,6 +99,9 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, kernel=3)
 
     def forward(self, z: Tensor, cache: ConvCache) -> Tensor:
+        if cpu.suits(z):
+            stages = [self.mid_block, *self.up_blocks]
+            return cpu.run(self.conv_in, stages, self.norm_out, self.conv_out, z, z, cache)
         x = self.conv_in(z, cache)
         x = self.mid_block(x, z, cache)
         for stage in self.up_blocks:

@@ -6,6 +6,8 @@ convolution's input from one chunk to the next, so that chunks join without a se
 statistics are taken over one chunk: chunk boundaries are part of the model.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -93,6 +95,9 @@ def _resize_like(z_BCTHW: Tensor, x_BCTHW: Tensor) -> Tensor:
     return F.interpolate(z_BCTHW, size=size)
 
 
+Norm = PlainNorm | SpatialNorm
+
+
 class ResBlock(nn.Module):
     """norm, SiLU, convolution, twice, plus the input (through a 1x1x1 when the width changes).
 
@@ -124,7 +129,7 @@ class ResBlock(nn.Module):
         return x + h
 
 
-def make_norm(channels: int, groups: int, eps: float, latent_channels: int | None) -> nn.Module:
+def make_norm(channels: int, groups: int, eps: float, latent_channels: int | None) -> Norm:
     """The norm of the encoder (no latents) or of the decoder."""
     if latent_channels is None:
         return PlainNorm(groups, channels, eps=eps)
@@ -172,6 +177,34 @@ class Upsample(nn.Module):
         frames = rearrange(x_BCTHW, "b c t h w -> (b t) c h w")
         frames = self.conv(F.interpolate(frames, scale_factor=2.0))
         return rearrange(frames, "(b t) c h w -> b c t h w", b=batch)
+
+
+class Stage(nn.Module):
+    """Residual blocks of one resolution, then a change of resolution (except the last stage)."""
+
+    def __init__(self, blocks: list[ResBlock], resample: Downsample | Upsample | None) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(blocks)
+        if isinstance(resample, Downsample):
+            self.downsamplers = nn.ModuleList([resample])
+        elif isinstance(resample, Upsample):
+            self.upsamplers = nn.ModuleList([resample])
+
+    @property
+    def blocks(self) -> list[ResBlock]:
+        """The residual blocks."""
+        return cast(list[ResBlock], list(self.resnets))
+
+    @property
+    def resample(self) -> Downsample | Upsample | None:
+        """What changes the resolution."""
+        found = getattr(self, "downsamplers", getattr(self, "upsamplers", [None]))
+        return found[0]
+
+    def forward(self, x: Tensor, z: Tensor | None, cache: ConvCache) -> Tensor:
+        for block in self.resnets:
+            x = block(x, z, cache)
+        return x if self.resample is None else self.resample(x)
 
 
 def _split_odd(x_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
