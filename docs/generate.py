@@ -92,7 +92,7 @@ def _exit_codes() -> str:
 
 def _variables() -> str:
     lines = [f"- `{name}`: the setting `{key}`" for name, key in ENVIRONMENT.items() if _used(key)]
-    lines += [f"- `{name}=1`: show tracebacks" for name in OTHER_VARIABLES]
+    lines += [f"- `{name}`: {text}" for name, text in OTHER_VARIABLES.items()]
     lines.append("- `NO_COLOR`: no colours")
     return "\n".join(["## Environment variables", "", *lines, ""])
 

@@ -2,10 +2,12 @@
 
     python memory_child.py transformer '{"ssm": "none", ...}'
     python memory_child.py vae '{"latent_frames": 13, ...}'
+    python memory_child.py ttt_layer '{"kind": "ttt_mlp", ...}'
 
 The baseline is taken after the libraries are warm, the weights are part of the measurement.
 """
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,11 +16,14 @@ from typing import Any
 import torch
 
 from ttvcli.artifacts import model_folder
-from ttvcli.artifacts.tensor_file import Weights, weight_files
+from ttvcli.artifacts.tensor_file import Weights
+from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.core.memory.streaming import place
 from ttvcli.core.memory.tiling import forward_in_tiles
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
+from ttvcli.core.models.ttt.layer import TTTLayer
+from ttvcli.core.models.ttt.rotary import table
 from ttvcli.core.models.vae.causal3d import CausalVAE
 from ttvcli.core.models.vae.config import VAEConfig
 
@@ -41,8 +46,10 @@ def forget_peak() -> int:
 @torch.inference_mode()
 def warm(dtype: torch.dtype) -> None:
     """Load code and start what libraries start once, with networks of next to no size."""
+    if importlib.util.find_spec("triton"):  # which torch imports on its way, where it is installed
+        importlib.import_module("triton")
     shared: dict[str, Any] = {"num_layers": 1, "time_embed_dim": 8, "text_embed_dim": 8}
-    for ssm in ("none", "ttt_linear", "ttt_mlp"):
+    for ssm in ("none", "ttt_linear", "ttt_mlp", "ttt_large_chunk"):
         config = CogVideoXConfig(
             num_attention_heads=2, ssm=ssm, use_rotary_positional_embeddings=True, **shared
         )
@@ -90,6 +97,15 @@ def vae(config: dict[str, Any], latent_frames: int, height: int, width: int, siz
     latents = torch.randn(1, channels, latent_frames, height, width).to(DTYPES[size])
     for _ in network.decode_chunks(latents):
         pass
+
+
+def ttt_layer(kind: str, heads: int, tokens: int, group: int, size: int) -> None:
+    """A training step: forward and backward, to the tokens and all weights."""
+    layer = TTTLayer(64 * heads, heads, kind).to(DTYPES[size])
+    layer.checkpoint_group = group
+    x = torch.randn(1, tokens, 64 * heads, dtype=DTYPES[size], requires_grad=True)
+    y = layer(x, table(torch.rand(tokens, 32)))
+    y.backward(torch.randn_like(y))
 
 
 if __name__ == "__main__":

@@ -139,7 +139,9 @@ def test_files_and_functions_keep_within_a_readable_length(path: Path) -> None:
     assert len(text.splitlines()) <= (500 if kernel else 400)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            # A kernel's parameters take a line each and are not what makes it long to read.
+            first = node.body[0].lineno if kernel else node.lineno
+            length = (node.end_lineno or node.lineno) - first + 1
             assert length <= (150 if kernel else 80), f"{node.name} in line {node.lineno}"
 
 

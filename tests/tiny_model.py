@@ -77,6 +77,7 @@ def transformer_config(ssm: str = "ttt_linear") -> CogVideoXConfig:
         use_rotary_positional_embeddings=True,
         ssm=ssm,
         ttt_mini_batch=16,
+        ttt_chunk_tokens=24,
     )
 
 

@@ -6,18 +6,22 @@ K head width.
 The inner loss of a token is `0.5 * ||LN(z) - target||^2` with one affine LayerNorm per head.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 TTT_NORM_EPS = 1e-8
+GELU_SLOPE = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
 
 State = tuple[Tensor, ...]
-# (state, q, k, target, eta) of one mini-batch -> (next state, output)
-Step = Callable[[State, Tensor, Tensor, Tensor, Tensor], tuple[State, Tensor]]
+# (state, q, k, target, eta of one mini-batch, norm weight, norm bias) -> (next state, output)
+Step = Callable[..., tuple[State, Tensor]]
 
 
 def head_norm(z_GSK: Tensor, weight_G1K: Tensor, bias_G1K: Tensor, eps: float) -> Tensor:
@@ -43,54 +47,151 @@ def loss_gradient(
     return gradient
 
 
+class _GeluGradient(torch.autograd.Function):
+    """Its own derivative in closed form: PyTorch's takes twice as many passes over the hidden."""
+
+    @staticmethod
+    def forward(ctx: Any, upstream: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(upstream, x)
+        return torch.ops.aten.gelu_backward(upstream, x, approximate="tanh")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        upstream, x = ctx.saved_tensors
+        d_upstream = torch.ops.aten.gelu_backward(gradient, x, approximate="tanh")
+        return d_upstream, gelu_second_derivative(x).mul_(gradient).mul_(upstream)
+
+
+def gelu_second_derivative(x: Tensor) -> Tensor:
+    """Of the tanh form, with h the tanh and p the slope of its argument:
+
+    `gelu'' = (1 - h^2) (p + x p' / 2 - x h p^2)`.
+    """
+    square = x * x
+    slope = square * (3 * GELU_SLOPE * GELU_CUBIC) + GELU_SLOPE
+    h = (square * (GELU_SLOPE * GELU_CUBIC)).add_(GELU_SLOPE).mul_(x).tanh_()
+    curve = square.mul_(6 * GELU_SLOPE * GELU_CUBIC).add_(GELU_SLOPE)
+    curve.addcmul_(slope.square_().mul_(h), x, value=-1)
+    return curve.mul_(h.square_().neg_().add_(1))
+
+
 def gelu_gradient(upstream: Tensor, x: Tensor) -> Tensor:
-    """`upstream * gelu'(x)` for the tanh form of GELU; differentiable in both arguments."""
-    return torch.ops.aten.gelu_backward(upstream, x, approximate="tanh")
+    """`upstream * gelu'(x)` for the tanh form of GELU; once differentiable in both arguments."""
+    return _GeluGradient.apply(upstream, x)
 
 
 def scan(
     step: Step,
     state: State,
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
+    norm: tuple[Tensor, Tensor],
     mini_batch: int,
     checkpoint_group: int | None,
+    reverse: bool = False,
 ) -> tuple[State, Tensor]:
     """Run `step` over the mini-batches of `inputs` (each `[G, L, ...]`), carrying the state.
+
+    `norm`, weight and bias `[G, 1, K]`, is given to every step.
 
     Each input is split once, so that the backward pass joins the pieces in one operation and its
     cost stays linear in length (indexing one piece at a time would add a full-size gradient per
     piece). A last mini-batch may be shorter: it acts as if padded with tokens of learning rate 0.
 
+    Mini-batches are brought to the dtype of the state; outputs have that of q.
+
     With `checkpoint_group` = n only the states at every n-th mini-batch are kept for the backward
     pass; what lies between is computed again, group by group.
+
+    With `reverse` the last tokens come first. Nothing is flipped for that: within a mini-batch the
+    order of tokens does not matter, so that only the pieces are taken from the other end.
     """
     if checkpoint_group is None or not torch.is_grad_enabled():
-        return _walk(step, state, inputs, mini_batch)
+        return _walk(step, state, inputs, norm, mini_batch, reverse)
 
     def run_group(*flat: Tensor) -> tuple[Tensor, ...]:
-        tensors = tuple(flat)
-        inner_state, output = _walk(step, tensors[:-4], tensors[-4:], mini_batch)
-        return (*inner_state, output)
+        state, inputs, norm = flat[:-6], flat[-6:-2], flat[-2:]
+        state, output = _walk(step, state, inputs, norm, mini_batch, reverse)
+        return (*state, output)
 
     outputs = []
-    groups = zip(*(x.split(mini_batch * checkpoint_group, dim=1) for x in inputs), strict=True)
-    for group in groups:
-        *next_state, output = checkpoint(
-            run_group, *state, *group, use_reentrant=False, preserve_rng_state=False
-        )
-        state = tuple(next_state)
+    for group in _pieces(inputs, mini_batch * checkpoint_group, reverse):
+        *state, output = Recomputed.apply(run_group, *state, *group, *norm)
         outputs.append(output)
-    return state, torch.cat(outputs, dim=1)
+    return tuple(state), _joined(outputs, reverse)
+
+
+class Recomputed(torch.autograd.Function):
+    """`run(*tensors)` that keeps nothing but the tensors, and runs again in backward.
+
+    The forward pass builds no graph at all, which for small tensors costs more than the sums;
+    `torch.utils.checkpoint` would build it and throw it away. All that needs a gradient has to be
+    among the tensors.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        device = tensors[0].device.type
+        precision = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        ctx.run, ctx.precision = run, (device, *precision)
+        ctx.save_for_backward(*tensors)
+        return run(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = [
+            x.detach().requires_grad_(needed)
+            for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        ]
+        with torch.enable_grad(), torch.autocast(*ctx.precision):
+            results = ctx.run(*tensors)
+        pairs = [(x, g) for x, g in zip(results, gradients, strict=True) if x.requires_grad]
+        outputs, given = [x for x, _ in pairs], [g for _, g in pairs]
+        wanted = [x for x in tensors if x.requires_grad]
+        found = iter(torch.autograd.grad(outputs, wanted, given, allow_unused=True))
+        return None, *(next(found) if x.requires_grad else None for x in tensors)
 
 
 def _walk(
-    step: Step, state: State, inputs: Sequence[Tensor], mini_batch: int
+    step: Step,
+    state: State,
+    inputs: Sequence[Tensor],
+    norm: Sequence[Tensor],
+    mini_batch: int,
+    reverse: bool,
 ) -> tuple[State, Tensor]:
     outputs = []
-    for q, k, target, eta in zip(*(x.split(mini_batch, dim=1) for x in inputs), strict=True):
-        state, output = step(state, q, k, target, eta)
-        outputs.append(output)
-    return state, torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+    with torch.autocast(inputs[0].device.type, enabled=False):  # the state stays what it is
+        for q, k, target, eta in _pieces(inputs, mini_batch, reverse):
+            tokens = (x.to(state[0].dtype) for x in (q, k, target, eta))
+            state, output = step(state, *tokens, *norm)
+            outputs.append(output.to(q.dtype))
+    return state, _joined(outputs, reverse)
+
+
+def _pieces(
+    inputs: Sequence[Tensor], size: int, reverse: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Pieces of `size` tokens in the order they are read; the last one read may be shorter."""
+    sizes = piece_sizes(inputs[0].shape[1], size, reverse)
+    pieces = list(zip(*(x.split(sizes, 1) for x in inputs), strict=True))
+    yield from reversed(pieces) if reverse else pieces
+
+
+def piece_sizes(length: int, size: int, reverse: bool) -> list[int]:
+    """Lengths of pieces as they lie in memory; the one read last takes what is left."""
+    sizes = [size] * (length // size) + [length % size] * (length % size > 0)
+    return sizes[::-1] if reverse else sizes
+
+
+def _joined(outputs: list[Tensor], reverse: bool) -> Tensor:
+    """Undo `_pieces`."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat(outputs[::-1] if reverse else outputs, dim=1)
 
 
 def check_shapes(

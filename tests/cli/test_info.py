@@ -87,6 +87,7 @@ FIVE = {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embe
         (FIVE, "CogVideoX-5B", "49 at 8"),
         ({**FIVE, "ssm": "ttt_mlp"}, "CogVideoX-5B with TTT-MLP", "49 at 16"),
         ({**FIVE, "ssm": "ttt_linear"}, "CogVideoX-5B with TTT-Linear", "49 at 16"),
+        ({**FIVE, "ssm": "ttt_large_chunk"}, "CogVideoX-5B with large-chunk TTT", "49 at 16"),
         (
             {**FIVE, "in_channels": 32, "use_learned_positional_embeddings": True},
             "CogVideoX-5B-I2V",

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from ttv_kernels.inner_step import gelu_gradient, loss_gradient
+from ttt_inputs import EXACT, B, CountingBytes, H, K, arguments, largest, scalar
+from ttv_kernels.inner_step import gelu_gradient, gelu_second_derivative, loss_gradient
 from ttv_kernels.reference_step import gelu_derivative
 from ttv_kernels.reference_step import loss_gradient as loss_gradient_in_steps
 from ttv_kernels.ttt_linear import ttt_linear
@@ -14,42 +15,8 @@ from ttv_kernels.ttt_linear.reference import reference as linear_reference
 from ttv_kernels.ttt_mlp import ttt_mlp
 from ttv_kernels.ttt_mlp.reference import reference as mlp_reference
 
-B, H, K, F = 2, 3, 8, 12
 OPS = {"linear": (ttt_linear, linear_reference), "mlp": (ttt_mlp, mlp_reference)}
 both = pytest.mark.parametrize("op", OPS)
-
-# float64 against float64, different order of summation
-EXACT = 1e-10
-
-
-def arguments(op: str, length: int, batch: int = B, grad: bool = True) -> list[Tensor]:
-    """q, k, target, eta, norm weight and bias, then the state; full rank, of size 0.5."""
-    generator = torch.Generator().manual_seed(length)
-
-    def random(*shape: int) -> Tensor:
-        x = 0.5 * torch.randn(*shape, generator=generator, dtype=torch.float64)
-        return x.requires_grad_(grad)
-
-    tokens = [random(batch, H, length, K) for _ in range(3)]
-    eta = (0.05 * torch.rand(batch, H, length, generator=generator)).double().requires_grad_(grad)
-    norm = [random(H, K), random(H, K)]
-    inner = K if op == "linear" else F
-    state = [random(H, K, inner), random(H, 1, inner)]
-    if op == "mlp":
-        state += [random(H, F, K), random(H, 1, K)]
-    return [*tokens, eta, *norm, *state]
-
-
-def scalar(output: Tensor, state: tuple[Tensor, ...]) -> Tensor:
-    """A loss that sees every entry of output and final state differently."""
-    total = output.new_zeros(())
-    for part in (output, *state):
-        total = total + (part * torch.linspace(-1, 1, part.numel()).view_as(part)).sum()
-    return total
-
-
-def largest(errors: list[tuple[Tensor, Tensor]]) -> float:
-    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in errors)
 
 
 @both
@@ -65,6 +32,39 @@ def test_scan_equals_the_reference_with_all_gradients(op: str, length: int, grou
 
     assert largest([(output, expected), *zip(state, expected_state, strict=True)]) < EXACT
     assert largest(list(zip(gradients, expected_gradients, strict=True))) < EXACT
+
+
+@both
+@pytest.mark.parametrize("length", [20, 23], ids=["whole", "partial-last"])
+@pytest.mark.parametrize("group", [None, 3])
+def test_reverse_equals_the_reference_on_flipped_tokens(op: str, length: int, group: int | None):
+    run, reference = OPS[op]
+    inputs = arguments(op, length)
+    output, state = run(*inputs, mini_batch=5, checkpoint_group=group, reverse=True)
+    turned = [x.flip(2) for x in inputs[:4]]
+    expected, expected_state = reference(*turned, *inputs[4:6], tuple(inputs[6:]), 5)
+    expected = expected.flip(2)
+    gradients = torch.autograd.grad(scalar(output, state), inputs)
+    expected_gradients = torch.autograd.grad(scalar(expected, expected_state), inputs)
+
+    assert largest([(output, expected), *zip(state, expected_state, strict=True)]) < EXACT
+    assert largest(list(zip(gradients, expected_gradients, strict=True))) < EXACT
+
+
+class NoFlip(TorchDispatchMode):
+    """Refuse to turn a tensor around."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert "flip" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@both
+def test_reverse_makes_no_flipped_copy(op: str):
+    inputs = arguments(op, 23)
+    with NoFlip():
+        output, _ = OPS[op][0](*inputs, mini_batch=5, checkpoint_group=2, reverse=True)
+        output.sum().backward()
 
 
 @both
@@ -164,19 +164,6 @@ def test_graph_and_saved_bytes_grow_linearly_with_length(op: str):
     assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.02)
 
 
-class CountingBytes(TorchDispatchMode):
-    """Count the bytes of everything operations return."""
-
-    bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for part in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(part, Tensor):
-                self.bytes += part.numel() * part.element_size()
-        return result
-
-
 @both
 def test_backward_makes_no_gradient_of_full_length_per_mini_batch(op: str):
     """The cost that made the public operation quadratic: bytes written in backward."""
@@ -212,6 +199,12 @@ def test_fused_formulas_equal_the_written_out_ones():
     assert largest([(gelu_gradient(target, z), target * gelu_derivative(z))]) < EXACT
 
 
+def test_second_derivative_of_gelu_is_the_slope_of_its_first() -> None:
+    x = torch.linspace(-6, 6, 201, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(gelu_derivative(x).sum(), x)
+    assert largest([(gelu_second_derivative(x.detach()), expected)]) < EXACT
+
+
 def test_loss_gradient_is_the_gradient_of_the_loss():
     generator = torch.Generator().manual_seed(1)
     z, target = torch.randn(2, 5, K, generator=generator, dtype=torch.float64)
@@ -240,3 +233,29 @@ def test_wrong_shapes_are_named(op: str, position: int, shape: tuple[int, ...], 
 def test_counts_below_one_are_refused(op: str, counts: dict[str, int]):
     with pytest.raises(ValueError, match="at least 1"):
         OPS[op][0](*arguments(op, 10, grad=False), **counts)
+
+
+@both
+@pytest.mark.parametrize("group", [None, 2])
+def test_autocast_changes_nothing(op: str, group: int | None):
+    """Forward within a region, backward after it: the state is never in half precision."""
+    inputs = [x.detach().float().requires_grad_() for x in arguments(op, 20)]
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            output, _ = OPS[op][0](*inputs, mini_batch=5, checkpoint_group=group)
+        gradients.append(torch.autograd.grad(output.sum(), inputs))
+    for plain, within in zip(*gradients, strict=True):
+        assert torch.equal(plain, within)
+
+
+@both
+@pytest.mark.parametrize("position", [0, 2, 4, 6], ids=["q", "target", "norm", "W1"])
+def test_groups_ask_only_for_the_gradients_that_are_wanted(op: str, position: int):
+    """The state depends on everything but the queries."""
+    inputs = [x.detach() for x in arguments(op, 20)]
+    wanted = inputs[position].requires_grad_()
+    (expected,) = torch.autograd.grad(OPS[op][0](*inputs, mini_batch=5)[0].sum(), wanted)
+    output, _ = OPS[op][0](*inputs, mini_batch=5, checkpoint_group=2)
+    (found,) = torch.autograd.grad(output.sum(), wanted)
+    assert largest([(found, expected)]) < EXACT

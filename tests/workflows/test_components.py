@@ -207,3 +207,15 @@ def test_fp16_is_refused_for_weights_stored_as_bf16(folder: Path) -> None:
     assert "--dtype bf16" in caught.value.fix
     model_folder.write_about(folder, {"world": "tiny"})
     assert choose_dtype("auto", folder, "cpu") == "fp32"
+
+
+def test_a_ttt_backend_that_cannot_run_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTV_TTT_BACKEND", "tritn")
+    with pytest.raises(UsageError, match="TTV_TTT_BACKEND must be one of auto, scan"):
+        components.device_named("cpu")
+    monkeypatch.setenv("TTV_TTT_BACKEND", "triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(UsageError, match="TTV_TTT_BACKEND is 'triton', which cannot run"):
+        components.device_named("cpu")
+    monkeypatch.setenv("TTV_TTT_BACKEND", "scan")
+    assert components.device_named("cpu").type == "cpu"

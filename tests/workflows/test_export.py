@@ -103,7 +103,7 @@ def test_a_ttt_checkpoint_goes_to_the_public_form_and_back(ttt: Path, tmp_path: 
     values = model_folder.read_config(back, "transformer")
     was = model_folder.read_config(ttt, "transformer")
     changed = {key: value for key, value in values.items() if value != was[key]}
-    assert changed == {"norm_eps": 1e-6, "ttt_lr_mode": "last-row"}
+    assert changed == {"norm_eps": 1e-6, "ttt_lr_mode": "last-row", "ttt_norm_eps": 1e-6}
     assert model_folder.read_config(back, "vae")["scaling_factor"] == 1.0
     assert model_folder.read_about(back)["sample"]["guidance_mode"] == "legacy"
     components.check_model(back)
@@ -231,6 +231,9 @@ def test_what_does_not_fit_together_is_refused_before_writing(
         export(plain, out, format="ttt-video")
     with pytest.raises(UsageError, match="SAT checkpoints have no TTT"):
         export(ttt, out, format="sat")
+    chunks = write_model(tmp_path / "chunks", ssm="ttt_large_chunk", world="none")
+    with pytest.raises(UsageError, match="no layers of large chunks"):
+        export(chunks, out, format="ttt-video")
     saved = export(ttt, tmp_path / "dcp", format="ttt-video")
     with pytest.raises(UsageError, match="--base"):
         export(saved, out)

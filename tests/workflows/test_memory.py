@@ -1,5 +1,7 @@
 """Memory in `ttv sample`: limits, offloading, the plan, and random models to try them on."""
 
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from ttvcli.core.models.vae.tiles import Tiling
 from ttvcli.core.models.vae.tiling import tiled_decode
 from ttvcli.errors import UsageError, WouldNotFit
 from ttvcli.workflows import components, generate
+from ttvcli.workflows.bench_model import BenchModelConfig, draw, plan, run
 from ttvcli.workflows.memory_plan import check_memory, parse_bytes, plan_memory
-from ttvcli.workflows.random_model import RandomModelConfig, draw, run
 from ttvcli.workflows.sample import SampleConfig
 from ttvcli.workflows.sample_request import Request, check
 from ttvcli.workflows.step import SILENT
@@ -57,7 +59,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model with TTT, in the layout of the full-size ones; read-only."""
     out = tmp_path_factory.mktemp("random") / "model"
-    run(RandomModelConfig(out=out, ssm="ttt_mlp", shapes=SHAPES))
+    run(BenchModelConfig(out=out, ssm="ttt_mlp", shapes=SHAPES))
     return out
 
 
@@ -71,7 +73,7 @@ def test_a_random_model_is_a_whole_one_and_the_same_each_time(model: Path, tmp_p
         assert all(bool(p.isfinite().all()) for p in network.parameters())
     infos = model_folder.open_weights(model, "transformer").infos
     assert {info.dtype for info in infos.values()} == {"BF16"}
-    run(RandomModelConfig(out=tmp_path / "again", ssm="ttt_mlp", shapes=SHAPES))
+    run(BenchModelConfig(out=tmp_path / "again", ssm="ttt_mlp", shapes=SHAPES))
     for name in ("transformer", "text_encoder"):
         again = model_folder.component_hash(tmp_path / "again", name)
         assert again == model_folder.component_hash(model, name)
@@ -193,3 +195,38 @@ def test_decoding_in_tiles_gives_the_pixels_of_the_tiled_vae(
 
     assert np.array_equal(frames, shown(tiled))
     assert not np.array_equal(frames, shown(whole))
+
+
+def test_a_random_model_never_mixes_with_another_one(model: Path) -> None:
+    with pytest.raises(UsageError, match="holds another transformer"):
+        run(BenchModelConfig(out=model, ssm="ttt_linear", shapes=SHAPES))
+    before = model_folder.component_hash(model, "transformer")
+    run(BenchModelConfig(out=model, ssm="ttt_mlp", shapes=SHAPES))
+    assert model_folder.component_hash(model, "transformer") == before
+
+
+def test_a_random_model_is_refused_before_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(WouldNotFit, match="1,000 are free"):
+        run(BenchModelConfig(out=tmp_path / "model", shapes=SHAPES))
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_plan_of_a_random_model_is_its_size_on_disk(model: Path, tmp_path: Path) -> None:
+    planned = plan(BenchModelConfig(out=tmp_path / "new", ssm="ttt_mlp", shapes=SHAPES))
+    infos = [
+        info
+        for name in ("transformer", "vae", "text_encoder")
+        for info in model_folder.open_weights(model, name).infos.values()
+    ]
+    assert planned.bytes["disk"] == sum(2 * math.prod(info.shape) for info in infos)
+
+
+def test_an_unknown_layer_type_is_one_clear_error() -> None:
+    result = run_ttv("bench", "model", "-o", "x", "--ssm", "mamba")
+    assert result.code == 2
+    assert "ssm must be one of" in result.stderr
+    assert "bug" not in result.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from fractions import Fraction
@@ -18,7 +19,6 @@ from ttvcli.core.world.grammar import parse
 from ttvcli.core.world.render import render_clip
 from ttvcli.core.world.scene import Scene
 from ttvcli.errors import Interrupted, UsageError, WouldNotFit
-from ttvcli.workflows import synth
 from ttvcli.workflows.step import Silent
 from ttvcli.workflows.synth import SynthConfig, plan, run
 
@@ -143,8 +143,8 @@ def test_the_plan_writes_nothing_and_promises_enough_disk(tmp_path):
 
 def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(synth.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(WouldNotFit, match="10 free"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(WouldNotFit, match="10 are free"):
         run(SynthConfig(out=tmp_path / "raw", clips=5))
     assert not (tmp_path / "raw").exists()
 

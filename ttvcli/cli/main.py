@@ -29,6 +29,8 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("train", None),
     ("sample", None),
     ("eval.world", "eval"),
+    ("bench.kernels", "bench"),
+    ("bench.model", "bench"),
     ("bench.sample", "bench"),
     ("export", None),
     ("info", None),

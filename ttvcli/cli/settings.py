@@ -23,7 +23,10 @@ ENVIRONMENT = {
     "TTV_VRAM_LIMIT": "vram_limit",
     "TTV_WORKERS": "workers",
 }
-OTHER_VARIABLES = ("TTV_DEBUG",)
+OTHER_VARIABLES = {
+    "TTV_DEBUG": "1 shows tracebacks",
+    "TTV_TTT_BACKEND": "how TTT layers are computed: auto, scan, triton or reference",
+}
 
 
 @dataclass

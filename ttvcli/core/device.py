@@ -1,6 +1,7 @@
 """The one place that asks about accelerators and dtypes."""
 
 import torch
+from ttv_kernels import dispatch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,3 +26,16 @@ def pick_device(name: str) -> torch.device:
     if absent:
         raise ValueError(f"device {name!r} is not available on this machine")
     return device
+
+
+def check_ttt_backend(device: torch.device) -> None:
+    """Before any work: can the TTT backend that the environment names run on a device?
+
+    Raises:
+        ValueError: there is no such backend, or it cannot.
+    """
+    if dispatch.requested() != "triton":
+        return
+    reason = dispatch.why_no_triton_on(device)
+    if reason is not None:
+        raise ValueError(f"{dispatch.VARIABLE} is 'triton', which cannot run: {reason}")

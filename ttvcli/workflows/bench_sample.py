@@ -6,21 +6,16 @@ machine does hits both alike. Medians are reported, and ratios above 1 mean that
 
 import json
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from ttvcli.artifacts.atomic import write_text
-from ttvcli.artifacts.schema import producer
 from ttvcli.core.device import DTYPES
 from ttvcli.errors import Interrupted, UsageError, WorkFailed, nearest
+from ttvcli.workflows.bench_clock import listed, machine, timed
 from ttvcli.workflows.bench_rows import ROWS, Pair, public
 from ttvcli.workflows.components import device_named
 from ttvcli.workflows.output_file import check_output_file
@@ -51,7 +46,7 @@ class BenchSampleConfig:
         for name in self.row_names():
             if name not in ROWS:
                 raise UsageError(f"there is no row {name!r}", fix=nearest(name, ROWS))
-        for name in _listed(self.dtypes):
+        for name in listed(self.dtypes):
             if name not in DTYPES:
                 raise UsageError(f"there is no dtype {name!r}", fix=nearest(name, DTYPES))
         if self.out is not None:
@@ -59,11 +54,7 @@ class BenchSampleConfig:
 
     def row_names(self) -> list[str]:
         """The rows asked for."""
-        return _listed(self.rows) or list(ROWS)
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+        return listed(self.rows) or list(ROWS)
 
 
 @dataclass(frozen=True)
@@ -117,7 +108,7 @@ def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchSampleRe
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
     rows: list[dict[str, Any]] = []
-    jobs = [(name, dtype) for name in config.row_names() for dtype in _listed(config.dtypes)]
+    jobs = [(name, dtype) for name in config.row_names() for dtype in listed(config.dtypes)]
     progress.start("measuring", total=len(jobs) * (config.repeats + 1), unit="pairs of runs")
     for name, dtype in jobs:
         try:
@@ -138,7 +129,7 @@ def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchSampleRe
                 **measured,
                 "relative_error": error,
                 "repeats": config.repeats,
-                **_machine(device),
+                **machine(device, "diffusers"),
             }
         )
         if config.out is not None:
@@ -181,7 +172,7 @@ def _take_turns(
     for turn in range(repeats):
         sides = [(ours, pair.ours), (theirs, pair.theirs)]
         for times, work in sides if turn % 2 == 0 else sides[::-1]:
-            times.append(_timed(work, device))
+            times.append(timed(work, device))
         progress.advance()
     return {
         "seconds": statistics.median(wall for wall, _ in ours),
@@ -190,39 +181,3 @@ def _take_turns(
         "against_cpu_seconds": statistics.median(cpu for _, cpu in theirs),
         "ratio": statistics.median(b[0] / a[0] for a, b in zip(ours, theirs, strict=True)),
     }
-
-
-def _timed(work: Callable[[], Tensor], device: torch.device) -> tuple[float, float]:
-    """Wall and CPU seconds of one run."""
-    _wait(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    _wait(device)
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    return {
-        "device": str(device),
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "ttv": producer().removeprefix("ttv "),
-            **{package: version(package) for package in ("torch", "diffusers")},
-        },
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return "cpu"
-    return next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "cpu")

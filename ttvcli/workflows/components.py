@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.tensor_file import Weights
-from ttvcli.core.device import DTYPES, pick_device
+from ttvcli.core.device import DTYPES, check_ttt_backend, pick_device
 from ttvcli.core.diffusion.schedules import NoiseSchedule
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
@@ -148,8 +148,17 @@ def load_tokenizer(folder: Path) -> SentencePieceTokenizer:
 
 
 def device_named(name: str) -> torch.device:
-    """The device a setting names; UsageError when it does not exist here."""
+    """The device a setting names.
+
+    Raises:
+        UsageError: it does not exist here, or cannot run the TTT backend of the environment.
+    """
     try:
-        return pick_device(name)
+        device = pick_device(name)
     except ValueError as error:
         raise UsageError(str(error), fix="--device auto takes what is there") from error
+    try:
+        check_ttt_backend(device)
+    except ValueError as error:
+        raise UsageError(str(error), fix="unset it: auto takes what can run") from error
+    return device

@@ -85,10 +85,10 @@ def _python() -> Iterator[Check]:
 
 def _machine() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check("cpu", f"{_processor()}, {cores} cores usable")
+    yield Check("cpu", f"{processor()}, {cores} cores usable")
     threads = os.environ.get("TTV_THREADS") or os.environ.get("OMP_NUM_THREADS")
     yield Check("threads", f"limited to {threads}" if threads else f"all {cores} cores")
-    memory = _memory_bytes()
+    memory = memory_bytes()
     if memory is None:
         yield Check("memory", "unknown")
     elif memory < LEAST_MEMORY:
@@ -209,7 +209,8 @@ def _environment(known: tuple[str, ...]) -> Iterator[Check]:
             yield Check(name, "set, but nothing reads it", "hint", nearest(name, known))
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -217,7 +218,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
     """Return the memory this process may still use: of the machine, or of its container if less."""
     available = None
     with suppress(OSError, ValueError, IndexError):

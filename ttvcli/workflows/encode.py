@@ -6,7 +6,6 @@ taken in a fixed order and each finished clip is one line of the manifest, so a 
 goes on where it stopped and ends with the bytes of an uninterrupted one.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +27,11 @@ from ttvcli.core.video.resample import (
     plan_clips,
     resample,
 )
-from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
+from ttvcli.errors import ArtifactError, UsageError
 from ttvcli.workflows.encode_estimate import bytes_per_clip, seconds_per_clip
 from ttvcli.workflows.encode_job import EncodeConfig, Job, expected_clips, plain_number, prepare
 from ttvcli.workflows.encode_records import Clip, clip_record, finish_manifest, make_report
+from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder
 from ttvcli.workflows.step import SILENT, Plan, Progress
 from ttvcli.workflows.video_sources import Source
@@ -302,14 +302,9 @@ class _Run:
     def _check_disk(self, clips: int) -> None:
         job = self.job
         need = clips * bytes_per_clip(job.vae, job.config.frames, job.size)
-        free = shutil.disk_usage(self.folder.path).free
-        if clips and need + _SPARE_DISK > free:
-            raise WouldNotFit(
-                f"{clips} clips need about {need / 2**20:.0f} MiB of disk, {free / 2**20:.0f} MiB "
-                "are free",
-                where=str(self.folder.path),
-                fix="choose another --out, or fewer videos with --limit N",
-            )
+        if clips:
+            fix = "choose another --out, or fewer videos with --limit N"
+            check_free_space(self.folder.path, need + _SPARE_DISK, fix)
 
     def _fail(self, source: Source, error: UnreadableVideo) -> None:
         self.failed.append(

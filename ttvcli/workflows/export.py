@@ -6,7 +6,6 @@ dataset of TTT-Video and back; storyboards its prompt files and back. Everything
 anything is written, and the output is whole or absent.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.atomic import replacing_folder, write_bytes, write_json
 from ttvcli.artifacts.distributed_checkpoint import is_distributed_checkpoint
 from ttvcli.artifacts.schema import HEADER_NAME, Header, header, read_header, settings_hash
-from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
+from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.step import SILENT, Plan, Progress
 
 # kind of the source -> formats it can become, the usual one first
@@ -139,7 +139,8 @@ def run(config: ExportConfig, progress: Progress = SILENT) -> ExportResult:
     if _is_done(config, job):
         progress.note(f"{config.out} is there already, from this source with these settings")
         return result
-    _check_disk(config.out, job.size)
+    fix = "free some space, choose another --out, or --dtype bf16"
+    check_free_space(config.out, job.size + _SPARE_DISK, fix)
     if job.is_file:
         write_bytes(config.out, job.write(config.out, progress) or b"")
         return result
@@ -279,16 +280,3 @@ def _header_of(folder: Path) -> Header:
         return read_header(folder)
     except ArtifactError:
         return {}
-
-
-def _check_disk(out: Path, size: int) -> None:
-    folder = out.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if size + _SPARE_DISK > free:
-        raise WouldNotFit(
-            f"the output takes {size:,} bytes, {free:,} are free",
-            where=str(folder),
-            fix="free some space, choose another --out, or --dtype bf16",
-        )

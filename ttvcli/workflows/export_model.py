@@ -110,6 +110,12 @@ def _check_form(model: Model, form: str) -> None:
             where=model.where,
             fix="train them first: ttv train --stage 3s --model MODEL",
         )
+    if form == "ttt-video" and ssm == "ttt_large_chunk":
+        raise UsageError(
+            "TTT-Video has no layers of large chunks, and this model does",
+            where=model.where,
+            fix="--format diffusers keeps them, under names of ours",
+        )
     if form == "sat" and ssm != "none":
         raise UsageError(
             "SAT checkpoints have no TTT layers, and this model does",

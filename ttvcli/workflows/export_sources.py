@@ -187,7 +187,9 @@ def _public_values(config: ExportConfig, ours: Rewritten) -> dict[str, Any]:
         "ssm": kind,
         "ttt_mini_batch": config.ttt_mini_batch or mini_batch,
         "ttt_base_lr": base_lr,
+        # What the public GPU kernels compute, with which such checkpoints were trained.
         "ttt_lr_mode": "last-row",
+        "ttt_norm_eps": 1e-6,
     }
 
 

@@ -4,7 +4,6 @@ Clip i of a seed is always the same clip, whatever else is rendered: more clips 
 folder later, and a killed run goes on where it stopped.
 """
 
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from ttvcli.core.video.encode import write_video
 from ttvcli.core.world.render import render_frames
 from ttvcli.core.world.sampling import sample_scene
 from ttvcli.core.world.scene import FPS, SEGMENT_SECONDS, Scene
-from ttvcli.errors import Interrupted, UsageError, WouldNotFit
+from ttvcli.errors import Interrupted, UsageError
+from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.step import SILENT, Plan, Progress, stop_on_signal
 
 MAX_SECONDS = 63
@@ -209,13 +209,5 @@ def _record(config: SynthConfig, name: str, path: Path, scene: Scene, frames: in
 def _check_disk(config: SynthConfig) -> None:
     if config.out.exists() and not config.out.is_dir():
         raise UsageError("the output is a file, not a folder", where=str(config.out))
-    folder = config.out.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    needed, free = plan(config).bytes["disk"], shutil.disk_usage(folder).free
-    if needed > free:
-        raise WouldNotFit(
-            f"about {needed} bytes needed, {free} free",
-            where=str(folder),
-            fix="fewer --clips, a smaller --size, or another --out",
-        )
+    fix = "fewer --clips, a smaller --size, or another --out"
+    check_free_space(config.out, plan(config).bytes["disk"], fix)

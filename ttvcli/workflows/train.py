@@ -29,7 +29,7 @@ _NOT_OF_THE_RESULT = (
     *("checkpoint_every", "keep_last", "cache_gib"),
 )
 # Settings that came later, as runs from before have them: those go on.
-_LATER = {"freeze": "", "whiten_latents": False, "windows": "start"}
+_LATER = {"freeze": "", "whiten_latents": False, "windows": "start", "ttt_chunk_tokens": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,12 @@ class TrainConfig:
     architecture: str = field(
         default="tiny", metadata={"help": "sizes for init=scratch: a name in configs/model"}
     )
-    ssm: Literal["", "none", "ttt_linear", "ttt_mlp"] = field(
+    ssm: Literal["", "none", "ttt_linear", "ttt_mlp", "ttt_large_chunk"] = field(
         default="", metadata={"help": "TTT layers to train with; empty keeps the model's"}
+    )
+    ttt_chunk_tokens: int = field(
+        default=0,
+        metadata={"help": "tokens of one update of ttt_large_chunk; 0 keeps the model's (4096)"},
     )
     freeze: str = field(
         default="",
@@ -85,7 +89,7 @@ class TrainConfig:
     kl_weight: float = field(default=2e-4, metadata={"help": "VAE: weight of the KL term"})
     whiten_latents: bool = field(
         default=False,
-        metadata={"help": "VAE: give the latents of the model folder unit variance throughout"},
+        metadata={"help": "VAE: give the directions of the model folder's latents like variances"},
     )
     cache_gib: float = field(
         default=2.0, metadata={"help": "memory for clips already read, in GiB"}
@@ -114,7 +118,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "grad_accum", "checkpoint_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("stop_after", "frames", "cache_gib", "threads"):
+        for name in ("stop_after", "frames", "cache_gib", "threads", "ttt_chunk_tokens"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("l1_weight", "mse_weight", "edge_weight", "kl_weight"):

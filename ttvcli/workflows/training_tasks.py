@@ -75,6 +75,13 @@ def component_values(config: "TrainConfig") -> dict[str, Any]:
         values = model_folder.read_config(model_folder.resolve_model(config.model), config.target)
     if config.target == "transformer" and config.ssm:
         values["ssm"] = config.ssm
+    if config.ttt_chunk_tokens:
+        if config.target != "transformer" or values.get("ssm") != "ttt_large_chunk":
+            raise UsageError(
+                "ttt_chunk_tokens is a setting of ttt_large_chunk, which is not trained here",
+                fix="--set ssm=ttt_large_chunk, or leave ttt_chunk_tokens out",
+            )
+        values["ttt_chunk_tokens"] = config.ttt_chunk_tokens
     return values
 
 

@@ -84,7 +84,8 @@ def triton_linear(
         in_layout_of(q, k_BHLK),
         in_layout_of(q, target_BHLK),
         dense(eta_BHL),
-        *(x.float().contiguous() for x in (norm_weight_HK, norm_bias_HK)),
+        norm_weight_HK.float().contiguous(),
+        norm_bias_HK.float().contiguous(),
     )
     initial = (W1.float().contiguous(), b1.float().contiguous())
     if torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *initial)):
@@ -100,8 +101,8 @@ class TritonLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        *tensors, walk = arguments
-        inputs, initial = tuple(tensors[:6]), (tensors[6], tensors[7])
+        q, k, target, eta, norm_weight, norm_bias, W1, b1, walk = arguments
+        inputs, initial = (q, k, target, eta, norm_weight, norm_bias), (W1, b1)
         launch = forward_launch(inputs, initial, walk, keep=True)
         launch.run()
         output, final = launch.arguments["output"], final_state(launch)

@@ -1,16 +1,42 @@
 """TTT-Linear in plain PyTorch: all sequences at once, linear in length forwards and backwards."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from ttv_kernels.inner_step import (
     State,
+    Step,
     head_norm,
     loss_gradient,
     per_head_row,
     per_sequence,
     scan,
 )
+
+
+def linear_step(
+    state: State,
+    q: Tensor,
+    k: Tensor,
+    target: Tensor,
+    eta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float,
+) -> tuple[State, Tensor]:
+    """Update with one mini-batch, then answer its queries: next state and output `[G, S, K]`."""
+    w1, b1 = state
+    g1 = loss_gradient(torch.baddbmm(b1, k, w1), target, weight, bias, eps) * eta
+
+    w1 = torch.baddbmm(w1, k.mT, g1, alpha=-1)
+    b1 = b1 - g1.sum(1, keepdim=True)
+
+    output = q + head_norm(torch.baddbmm(b1, q, w1), weight, bias, eps)
+    return (w1, b1), output
 
 
 def scan_linear(
@@ -24,23 +50,16 @@ def scan_linear(
     mini_batch: int,
     checkpoint_group: int | None,
     eps: float,
+    reverse: bool = False,
+    step: Callable[..., tuple[State, Tensor]] = linear_step,
 ) -> tuple[Tensor, State]:
-    """Return the output `[B, H, L, K]` and the final state, each part `[B, H, ...]`."""
+    """Return the output `[B, H, L, K]` and the final state, each part `[B, H, ...]`.
+
+    `step` may be a compiled `linear_step`.
+    """
     batch, heads = q_BHLK.shape[:2]
-    weight, bias = (per_head_row(part, batch) for part in norm_HK)
-
-    def step(
-        state: State, q: Tensor, k: Tensor, target: Tensor, eta: Tensor
-    ) -> tuple[State, Tensor]:
-        w1, b1 = state
-        g1 = loss_gradient(torch.baddbmm(b1, k, w1), target, weight, bias, eps) * eta
-
-        w1 = torch.baddbmm(w1, k.mT, g1, alpha=-1)
-        b1 = b1 - g1.sum(1, keepdim=True)
-
-        output = q + head_norm(torch.baddbmm(b1, q, w1), weight, bias, eps)
-        return (w1, b1), output
-
+    norm = (per_head_row(norm_HK[0], batch), per_head_row(norm_HK[1], batch))
+    with_eps: Step = partial(step, eps=eps)
     inputs = (
         q_BHLK.flatten(0, 1),
         k_BHLK.flatten(0, 1),
@@ -48,6 +67,6 @@ def scan_linear(
         eta_BHL.flatten(0, 1).unsqueeze(-1),
     )
     initial = tuple(per_sequence(part, batch, heads) for part in state)
-    final, output = scan(step, initial, inputs, mini_batch, checkpoint_group)
+    final, output = scan(with_eps, initial, inputs, norm, mini_batch, checkpoint_group, reverse)
     unflatten = (batch, heads)
     return output.unflatten(0, unflatten), tuple(part.unflatten(0, unflatten) for part in final)

@@ -1,8 +1,14 @@
 """TTT-MLP: a two-layer network per head that learns the sequence while reading it (README.md)."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from torch import Tensor
 
+from ttv_kernels.dispatch import choose, turned
 from ttv_kernels.inner_step import TTT_NORM_EPS, check_shapes
+from ttv_kernels.ttt_mlp.reference import reference
 from ttv_kernels.ttt_mlp.scan import scan_mlp
 
 
@@ -21,11 +27,14 @@ def ttt_mlp(
     mini_batch: int,
     checkpoint_group: int | None = None,
     eps: float = TTT_NORM_EPS,
+    reverse: bool = False,
+    backend: str = "auto",
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Update the inner MLP mini-batch by mini-batch and answer the queries with it.
 
     Args:
-        q, k: queries and keys `[B, H, L, K]`.
+        q, k: queries and keys `[B, H, L, K]`; they, target and eta may be in half precision while
+            the other arguments are fp32.
         target: what the LayerNorm of the inner network should give for k (V - K), `[B, H, L, K]`.
         eta: step size of each token, `[B, H, L]`, with 1/K and 1/mini_batch already in it.
         norm_weight, norm_bias: the inner LayerNorm of each head, `[H, K]`.
@@ -33,15 +42,19 @@ def ttt_mlp(
             batch axis in front to carry the state of an earlier call on.
         mini_batch: tokens of one update; a last one may be shorter.
         checkpoint_group: mini-batches between the states kept for the backward pass; None keeps
-            everything.
+            everything (a Triton kernel: as much as suits it).
         eps: of the inner LayerNorm.
+        reverse: read from the last token to the first; mini-batches are then counted from the end.
+            Equal to flipping inputs and output along L.
+        backend: "auto", "scan", "triton" or "reference" (see `ttv_kernels.dispatch`).
 
     Returns:
         The output `[B, H, L, K]`, which contains the query as residual, and the final state with
         its batch axis.
 
     Raises:
-        ValueError: shapes do not fit together, or a count is below 1.
+        ValueError: shapes do not fit together, a count is below 1, there is no such backend, or
+            Triton was asked for and cannot run.
     """
     width, hidden = q.shape[-1], W1.shape[-1]
     state = {
@@ -61,15 +74,31 @@ def ttt_mlp(
         mini_batch=mini_batch,
         checkpoint_group=checkpoint_group,
     )
-    output, final = scan_mlp(
-        q,
-        k,
-        target,
-        eta,
-        norm,
-        (W1, b1, W2, b2),
-        mini_batch=mini_batch,
-        checkpoint_group=checkpoint_group,
-        eps=eps,
-    )
+    tokens, state_in = (q, k, target, eta), (W1, b1, W2, b2)
+    chosen = choose(backend, q, mini_batch, hidden)
+    if chosen == "triton":
+        # Only here: importing Triton takes a second, and it is not there on every machine.
+        from ttv_kernels.ttt_mlp.autograd import triton_mlp
+
+        kept: dict[str, Any] = (
+            {} if checkpoint_group is None else {"checkpoint_group": checkpoint_group}
+        )
+        return triton_mlp(
+            *tokens, *norm, *state_in, mini_batch=mini_batch, eps=eps, reverse=reverse, **kept
+        )
+    if chosen == "reference":
+        specified: Callable[..., Any] = partial(turned, reference) if reverse else reference
+        exact = [x.to(W1.dtype) for x in tokens]
+        output, final = specified(*exact, *norm, state_in, mini_batch, eps)
+        output = output.to(q.dtype)
+    else:
+        output, final = scan_mlp(
+            *tokens,
+            norm,
+            state_in,
+            mini_batch=mini_batch,
+            checkpoint_group=checkpoint_group,
+            eps=eps,
+            reverse=reverse,
+        )
     return output, (final[0], final[1], final[2], final[3])

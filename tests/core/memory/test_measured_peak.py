@@ -19,8 +19,8 @@ from ttvcli.core.memory.footprint import Clip
 from ttvcli.core.memory.plan import Limits, Stage, plan_transformer, plan_vae
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.vae.config import VAEConfig
+from ttvcli.workflows.bench_model import BenchModelConfig, run
 from ttvcli.workflows.memory_plan import network_bytes
-from ttvcli.workflows.random_model import RandomModelConfig, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,14 +50,15 @@ def check(stage: Stage, added: int) -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A transformer of 350 MB in fp32, and one with TTT in bf16."""
+    """A transformer of 350 MB in fp32, and those with TTT in bf16."""
     found = {}
-    for ssm, dtype in (("none", "fp32"), ("ttt_mlp", "bf16")):
+    for ssm, dtype in (("none", "fp32"), ("ttt_mlp", "bf16"), ("ttt_large_chunk", "bf16")):
         transformer = {
             "num_attention_heads": 12,
             "num_layers": 8,
             "text_embed_dim": 512,
             "use_rotary_positional_embeddings": True,
+            "ttt_chunk_tokens": 600,
         }
         small: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4}
         out = tmp_path_factory.mktemp(ssm)
@@ -67,7 +68,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "text_encoder": {"vocab_size": 256, "d_model": 512, "d_ff": 64, "num_heads": 2},
         }
         config: dict[str, Any] = {"ssm": ssm, "dtype": dtype, "text_layers": 1, "shapes": shapes}
-        run(RandomModelConfig(out=out, **config))
+        run(BenchModelConfig(out=out, **config))
         found[ssm] = out
     return found
 
@@ -79,8 +80,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("none", 4, "disk", 512, 5, 1),
         ("ttt_mlp", 2, "disk", 0, 3, 1),
         ("ttt_mlp", 2, "none", 512, 5, 2),
+        ("ttt_large_chunk", 2, "disk", 0, 5, 2),
+        ("ttt_large_chunk", 2, "none", 512, 5, 2),
     ],
-    ids=["resident", "disk-tiles", "ttt-disk", "ttt-tiles"],
+    ids=["resident", "disk-tiles", "ttt-disk", "ttt-tiles", "chunk-disk", "chunk-tiles"],
 )
 def test_a_pass_takes_what_was_planned(
     folders: dict[str, Path],

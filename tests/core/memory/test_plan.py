@@ -1,8 +1,15 @@
 """The memory plan: what it chooses, and that full-size models come out as they are known."""
 
+from dataclasses import replace
+
 import pytest
 
-from ttvcli.core.memory.footprint import Clip, transformer_activations, transformer_flops
+from ttvcli.core.memory.footprint import (
+    Clip,
+    transformer_activations,
+    transformer_calls,
+    transformer_flops,
+)
 from ttvcli.core.memory.plan import (
     Limits,
     NetworkBytes,
@@ -25,6 +32,8 @@ TTT = CogVideoXConfig(
     num_attention_heads=48, num_layers=42, use_rotary_positional_embeddings=True, ssm="ttt_mlp"
 )
 TTT_BYTES = NetworkBytes(2 * 17_982_528, (2 * (132_197_632 + 39_521_328),) * 42)
+CHUNKS = replace(TTT, ssm="ttt_large_chunk")
+CHUNKS_BYTES = NetworkBytes(2 * 17_982_528, (2 * (132_197_632 + 40_578_192),) * 42)
 THREE_SECONDS = Clip(rows=2, segments=1, text=226, frames=13, frame=1350)
 MINUTE = Clip(rows=2, segments=21, text=226, frames=253, frame=1350)
 
@@ -52,6 +61,27 @@ def test_a_minute_of_the_ttt_model_fits_a_card_of_24_gigabytes() -> None:
     stage = plan_transformer(TTT, TTT_BYTES, MINUTE, 2, gpu(24), "auto")
     assert stage.peak <= gpu(24).room
     assert stage.weights + stage.host >= TTT_BYTES.total
+
+
+def test_large_chunks_are_counted() -> None:
+    once = replace(THREE_SECONDS, rows=1)
+    added = transformer_flops(CHUNKS, once) - transformer_flops(FIVE_B, once)
+    # both directions: four projections, then 18 K F operations a head
+    assert added == 42 * 2 * once.length * (4 * 2 * 3072**2 + 48 * 18 * 64 * 256)
+    assert transformer_calls(CHUNKS, once, 0) < transformer_calls(TTT, once, 0) / 4
+    longer = replace(CHUNKS, ttt_chunk_tokens=8192)
+    for tile in (0, 8192):
+        grown = [transformer_activations(c, once, 2, tile) for c in (CHUNKS, longer)]
+        assert grown[1] > grown[0]
+    # beyond the length of the clip there is nothing to hold
+    whole = [replace(CHUNKS, ttt_chunk_tokens=n) for n in (once.length, 10 * once.length)]
+    assert len({transformer_activations(c, once, 2, 0) for c in whole}) == 1
+
+
+def test_a_minute_with_large_chunks_fits_a_card_of_24_gigabytes() -> None:
+    stage = plan_transformer(CHUNKS, CHUNKS_BYTES, MINUTE, 2, gpu(24), "auto")
+    assert stage.peak <= gpu(24).room
+    assert stage.weights + stage.host >= CHUNKS_BYTES.total
 
 
 def test_less_memory_keeps_fewer_blocks_resident() -> None:

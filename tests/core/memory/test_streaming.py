@@ -32,6 +32,7 @@ def transformer(ssm: str, dtype: torch.dtype, layers: int = 5) -> CogVideoXTrans
         use_rotary_positional_embeddings=True,
         ssm=ssm,
         ttt_mini_batch=16,
+        ttt_chunk_tokens=40,
     )
     network = CogVideoXTransformer(config)
     generator = torch.Generator().manual_seed(0)
@@ -66,7 +67,7 @@ def empty_copy(network: Any) -> Any:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("ssm", ["none", "ttt_linear", "ttt_mlp"])
+@pytest.mark.parametrize("ssm", ["none", "ttt_linear", "ttt_mlp", "ttt_large_chunk"])
 def test_a_streamed_transformer_gives_the_bits_of_the_resident_one(
     stored: Any, ssm: str, dtype: torch.dtype
 ) -> None:

@@ -26,6 +26,7 @@ def make(dtype: torch.dtype = torch.float64, **changes: object) -> CogVideoXTran
         "sample_frames": 9,
         "max_text_seq_length": 5,
         "ttt_mini_batch": 16,
+        "ttt_chunk_tokens": 24,
         **changes,
     }
     network = CogVideoXTransformer(CogVideoXConfig(**values))  # type: ignore[arg-type]
@@ -47,7 +48,7 @@ def inputs(
 
 
 @pytest.mark.parametrize("tile", [16, 50, 10_000])
-@pytest.mark.parametrize("ssm", ["none", "ttt_linear", "ttt_mlp"])
+@pytest.mark.parametrize("ssm", ["none", "ttt_linear", "ttt_mlp", "ttt_large_chunk"])
 @pytest.mark.parametrize(("frames", "segments"), [(3, 1), (7, 3), (8, 2), (9, 4)])
 def test_tiles_change_nothing(ssm: str, frames: int, segments: int, tile: int) -> None:
     network, batch = make(ssm=ssm, **FIVE_B), inputs(frames, segments)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ttvcli.core.models.cogvideox import FAMILY, CogVideoXConfig, attention
 from ttvcli.core.models.cogvideox.attention import from_windows, into_windows
@@ -26,8 +27,9 @@ SMALL = {
     "sample_width": 8,
     "use_rotary_positional_embeddings": True,
     "ttt_mini_batch": 32,
+    "ttt_chunk_tokens": 40,
 }
-KINDS = ("none", "ttt_linear", "ttt_mlp")
+KINDS = ("none", "ttt_linear", "ttt_mlp", "ttt_large_chunk")
 each_kind = pytest.mark.parametrize("ssm", KINDS)
 
 
@@ -69,7 +71,9 @@ def test_items_of_a_batch_do_not_see_each_other(ssm: str):
     torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("ssm", "reaches"), [("none", False), ("ttt_linear", True)])
+@pytest.mark.parametrize(
+    ("ssm", "reaches"), [("none", False), ("ttt_linear", True), ("ttt_large_chunk", True)]
+)
 def test_only_ttt_carries_information_beyond_neighbouring_windows(ssm: str, reaches: bool):
     """One layer: attention sees its window, TTT the whole video in both directions."""
     model, (latents, text, timestep) = make(ssm=ssm, num_layers=1), inputs()
@@ -134,6 +138,27 @@ def test_autocast_trains_near_full_precision(ssm: str):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+class FlippedTokens(TorchDispatchMode):
+    """Counts the tokens of the longest array that is turned around."""
+
+    longest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "flip" in str(func):
+            self.longest = max(self.longest, args[0].shape[1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_way_back_through_a_video_turns_no_video_around():
+    """Only the text of a segment, and positions, which all blocks share."""
+    model, (latents, text, _) = make(ssm="ttt_mlp"), inputs()
+    positions = model.positions(latents, text)
+    text, video = model.patch_embed(latents, text)
+    with FlippedTokens() as flips:
+        sum(x.sum() for x in model.transformer_blocks[0].mix(text, video, positions)).backward()
+    assert 0 < flips.longest <= positions.segments.text_tokens + model.config.attention_head_dim
+
+
 def test_inner_state_is_fp32_under_autocast(monkeypatch: pytest.MonkeyPatch):
     from ttvcli.core.models.ttt import layer
 
@@ -195,9 +220,14 @@ def test_config_applies_defaults_for_keys_older_files_lack():
     assert (config.norm_eps, config.ssm) == (1e-5, "none")
 
 
-def test_config_survives_its_file_and_plain_ones_stay_readable_by_diffusers():
-    ttt = CogVideoXConfig(**SMALL, ssm="ttt_mlp", norm_eps=1e-6)
+@pytest.mark.parametrize(
+    ("ssm", "other"), [("ttt_mlp", "ttt_chunk_tokens"), ("ttt_large_chunk", "ttt_mini_batch")]
+)
+def test_config_survives_its_file_and_plain_ones_stay_readable_by_diffusers(ssm: str, other: str):
+    small = {key: value for key, value in SMALL.items() if key != other}
+    ttt = CogVideoXConfig(**small, ssm=ssm, norm_eps=1e-6)
     assert CogVideoXConfig.from_dict(ttt.to_dict()) == ttt
+    assert other not in ttt.to_dict()
     plain = CogVideoXConfig(use_rotary_positional_embeddings=True).to_dict()
     assert plain["_class_name"] == "CogVideoXTransformer3DModel"
     assert not [key for key in plain if key.startswith(("ssm", "ttt"))]
@@ -213,6 +243,9 @@ def test_config_names_the_nearest_key_for_an_unknown_one():
     [
         {"ssm": "mamba"},
         {"ttt_lr_mode": "rows"},
+        {"ssm": "ttt_large_chunk", "ttt_lr_mode": "last-row"},
+        {"ttt_chunk_tokens": 0},
+        {"ttt_muon_steps": -1},
         {"activation_fn": "gelu"},
         {"attention_head_dim": 24},
         {"ofs_embed_dim": 4},
@@ -264,8 +297,9 @@ def test_looking_at_the_family_does_not_import_torch():
         (48, 42, True, "none", 5_570_283_072),
         (48, 42, True, "ttt_mlp", 7_230_178_848),
         (48, 42, True, "ttt_linear", 7_171_860_000),
+        (48, 42, True, "ttt_large_chunk", 5_570_283_072 + 42 * 40_578_192),
     ],
-    ids=["2B", "5B", "5B-TTT-MLP", "5B-TTT-Linear"],
+    ids=["2B", "5B", "5B-TTT-MLP", "5B-TTT-Linear", "5B-large-chunk"],
 )
 def test_published_sizes_have_the_published_number_of_weights(
     heads: int, layers: int, rotary: bool, ssm: str, count: int

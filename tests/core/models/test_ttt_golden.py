@@ -108,9 +108,14 @@ def remember_by_rows(
     k: Tensor,
     target: Tensor,
     eta: Tensor,
-    *_: object,
+    state: object = None,
+    heads: object = None,
+    reverse: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The reference's pure-PyTorch operation: dual form, one row of learning rates per query."""
+    if reverse:
+        flipped = (x.flip(2) for x in (q, k, target, eta))
+        return remember_by_rows(layer, index, *flipped)[0].flip(2), ()
     mini_batch = index.shape[-1]
     weight, bias = layer.ttt_norm_weight.unsqueeze(1), layer.ttt_norm_bias.unsqueeze(1)
     w1, b1 = layer.W1, layer.b1

@@ -52,6 +52,18 @@ def test_reverse_turns_video_token_by_token_and_text_block_by_block():
     assert torch.equal(again[1], labelled(segments)[1])
 
 
+@pytest.mark.parametrize(("frames", "count"), [(24, 2), (25, 2), (13, 1), (11, 3)])
+def test_the_order_from_the_end_is_the_reversed_one_read_backwards(frames: int, count: int):
+    segments = Segments(count=count, frames=frames, frame_tokens=2, text_tokens=3)
+    text, video = labelled(segments)
+    from_end = segments.to_time_order(text, video, from_end=True)
+    turned = segments.to_time_order(*segments.reverse(text, video))
+    assert torch.equal(from_end.flip(1), turned)
+    back = segments.from_time_order(from_end, from_end=True)
+    assert torch.equal(back[0], text)
+    assert torch.equal(back[1], video)
+
+
 @pytest.mark.parametrize(("frames", "count"), [(2, 3), (5, 3), (11, 0)])
 def test_too_few_frames_for_the_segments_are_refused(frames: int, count: int):
     with pytest.raises(ValueError, match="segment"):

@@ -53,10 +53,10 @@ def transformer_activations(config: CogVideoXConfig, clip: Clip, size: int, tile
         size: bytes of an element.
         tile: tokens of a tile; 0 for a whole pass with all rows at once.
     """
-    tables = clip.length * config.attention_head_dim // 2 * 8 * (1 + (config.ssm != "none"))
-    if not tile:
-        return tables + _whole(config, clip, size)
-    return tables + _in_tiles(config, clip, size, tile)
+    table, with_ttt = clip.length * config.attention_head_dim // 2 * 8, config.ssm != "none"
+    if not tile:  # of a window, and of the whole video from either end
+        return table * (3 if with_ttt else 1) + _whole(config, clip, size)
+    return table * (2 if with_ttt else 1) + _in_tiles(config, clip, size, tile)
 
 
 def _whole(config: CogVideoXConfig, clip: Clip, size: int) -> int:
@@ -74,6 +74,10 @@ def _whole(config: CogVideoXConfig, clip: Clip, size: int) -> int:
     # input, after attention, in time order; q k v and targets, again as contiguous sequences,
     # outputs in pieces and joined
     copies = 3 if clip.rows > 1 else 0
+    if config.ssm == "ttt_large_chunk":  # no targets; joined when the last update is over
+        update = clip.rows * _chunk(config, clip, config.num_attention_heads)
+        ttt = 3 * tokens + (3 + copies + 1) * single * tokens + max(single * tokens, update)
+        return max(attention, mlp, ttt)
     ttt = 3 * tokens + (4 + copies + 2) * single * tokens + clip.rows * _update(config)
     return max(attention, mlp, ttt)
 
@@ -88,7 +92,9 @@ def _in_tiles(config: CogVideoXConfig, clip: Clip, size: int, tile: int) -> int:
     turning = 2 * single + 1 if size < FP32 else 2
     attention = 2 * window + (5 + turning) * min(piece, window)
     work = max(3 * window, attention, 11 * piece)
-    if config.ssm != "none":
+    if config.ssm == "ttt_large_chunk":
+        work = max(work, _chunks_in_tiles(config, clip, size, tile))
+    elif config.ssm != "none":
         rates = 2 * clip.length * config.num_attention_heads * FP32
         # tokens, outputs in pieces and joined; half as much of the heads at once, in fp32
         ttt = rates + piece + 2 * single * piece + 6 * single * piece // 2 + _update(config)
@@ -111,13 +117,38 @@ def _update(config: CogVideoXConfig) -> int:
     return config.num_attention_heads * arrays * FP32
 
 
+def _chunks_in_tiles(config: CogVideoXConfig, clip: Clip, size: int, tile: int) -> int:
+    """Large chunks in `forward_in_tiles`: a tile holds one at least, so fewer heads at once."""
+    step = max(1, tile // config.ttt_chunk_tokens) * config.ttt_chunk_tokens
+    heads = max(1, min(config.num_attention_heads, config.num_attention_heads * tile // 2 // step))
+    tokens = min(step, clip.length)
+    rates = 2 * 3 * clip.length * config.num_attention_heads * FP32
+    # tokens, outputs in pieces and joined
+    whole = tokens * config.width * (size + 2 * FP32)
+    # of the heads at once: q k v, outputs, and the update
+    some = 4 * tokens * heads * config.attention_head_dim * FP32
+    return rates + whole + some + _chunk(config, clip, heads)
+
+
+def _chunk(config: CogVideoXConfig, clip: Clip, heads: int) -> int:
+    """One update by a large chunk in some heads of a row: hidden arrays, weights and changes."""
+    head = config.attention_head_dim
+    tokens, hidden = min(config.ttt_chunk_tokens, clip.length), 4 * head
+    return heads * FP32 * (5 * tokens * hidden + 3 * 3 * head * hidden)
+
+
 def transformer_flops(config: CogVideoXConfig, clip: Clip) -> int:
     """Floating-point operations of one pass over all rows."""
     width, head = config.width, config.attention_head_dim
     tokens = clip.segments * clip.window
     layer = clip.length * 16 * width**2 + tokens * (8 * width**2 + 4 * width * clip.window)
     if config.ssm != "none":
-        inner = 3 * 2 * head**2 if config.ssm == "ttt_linear" else 7 * 2 * head * 4 * head
+        products = {
+            "ttt_linear": 3 * head,
+            "ttt_mlp": 7 * 4 * head,
+            "ttt_large_chunk": 9 * 4 * head,
+        }
+        inner = 2 * head * products[config.ssm]
         layer += 2 * clip.length * (8 * width**2 + config.num_attention_heads * inner)
     ends = clip.length * 2 * width * (config.text_embed_dim // 8 + 128)
     return clip.rows * (config.num_layers * layer + ends)
@@ -128,8 +159,10 @@ def transformer_calls(config: CogVideoXConfig, clip: Clip, tile: int) -> int:
     rows = clip.rows if tile else 1
     layer = 60
     if config.ssm != "none":
-        updates = -(-clip.length // config.ttt_mini_batch)
-        layer += 2 * updates * (10 if config.ssm == "ttt_linear" else 18)
+        updates = -(-clip.length // config.update_tokens)
+        large = 58 + 9 * config.ttt_muon_steps
+        calls = {"ttt_linear": 10, "ttt_mlp": 18, "ttt_large_chunk": large}
+        layer += 2 * updates * calls[config.ssm]
     return rows * config.num_layers * layer
 
 

@@ -23,7 +23,8 @@ from ttvcli.core.models.cogvideox.block import AdaptiveNorm, Block, Positions
 from ttvcli.core.models.cogvideox.embeddings import token_grid, unpatchify
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
 from ttvcli.core.models.cogvideox.positions import sine_table
-from ttvcli.core.models.ttt.layer import TTTLayer, project
+from ttvcli.core.models.ttt.large_chunk import AnyTTTLayer
+from ttvcli.core.models.ttt.layer import project
 from ttvcli.core.models.ttt.order import Segments
 
 TEXT, VIDEO = 0, 1
@@ -172,7 +173,7 @@ def mix_heads(attn: LocalAttention, window_1WD: Tensor, rotary: Tensor | None, t
 
 
 def remember(
-    ttt: TTTLayer,
+    ttt: AnyTTTLayer,
     x_1LD: Tensor,
     gates_2D: Tensor,
     order_L: Tensor,
@@ -194,7 +195,7 @@ def remember(
         x = x_1LD[:, part]
         outputs = []
         for i, heads in enumerate(groups):
-            y, states[i] = ttt.mix(x, rotary[here], eta[:, heads, here], states[i], heads)
+            y, states[i] = ttt.mix(x, rotary[here], eta[..., heads, here], states[i], heads)
             outputs.append(y)
         new = ttt.project_out(torch.cat(outputs, dim=-1))
         x_1LD[:, part] = x + gates_2D[(part >= text_total).long()] * new

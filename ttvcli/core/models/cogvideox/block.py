@@ -5,6 +5,7 @@ embedding.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ttvcli.core.models.cogvideox.attention import LocalAttention
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
+from ttvcli.core.models.ttt.large_chunk import AnyTTTLayer, LargeChunkLayer
 from ttvcli.core.models.ttt.layer import TTTLayer
 from ttvcli.core.models.ttt.order import Segments
 
@@ -33,6 +35,13 @@ class Positions:
     window: Tensor | None
     sequence: Tensor | None = None
     eta_source: Tensor | None = None
+
+    @cached_property
+    def from_end(self) -> tuple[Tensor | None, Tensor | None]:
+        """`sequence` and `eta_source` for a sequence that TTT reads from its last token."""
+        rotary = None if self.sequence is None else self.sequence.flip(0)
+        source = self.eta_source
+        return rotary, None if source is None else len(source) - 1 - source.flip(0)
 
 
 class AdaptiveNorm(nn.Module):
@@ -90,6 +99,14 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
+def ttt_layer(config: CogVideoXConfig) -> AnyTTTLayer:
+    """The layer that `config.ssm` names."""
+    size, base_lr = (config.width, config.num_attention_heads), config.ttt_base_lr
+    if config.ssm == "ttt_large_chunk":
+        return LargeChunkLayer(*size, config.ttt_chunk_tokens, config.ttt_muon_steps, base_lr)
+    return TTTLayer(*size, config.ssm, config.ttt_mini_batch, base_lr, config.ttt_norm_eps)
+
+
 class Block(nn.Module):
     """Text and video through attention (and TTT) and MLP, each gated by the timestep."""
 
@@ -100,15 +117,9 @@ class Block(nn.Module):
         self.attn1 = LocalAttention(
             width, config.num_attention_heads, config.attention_bias, config.dropout
         )
-        self.ttt: TTTLayer | None = None
+        self.ttt: AnyTTTLayer | None = None
         if config.ssm != "none":
-            self.ttt = TTTLayer(
-                width,
-                config.num_attention_heads,
-                config.ssm,
-                config.ttt_mini_batch,
-                config.ttt_base_lr,
-            )
+            self.ttt = ttt_layer(config)
             self.forward_gate_video = nn.Parameter(torch.full((width,), GATE_INIT))
             self.forward_gate_text = nn.Parameter(torch.full((width,), GATE_INIT))
             self.backward_gate_video = nn.Parameter(torch.full((width,), GATE_INIT))
@@ -131,8 +142,7 @@ class Block(nn.Module):
 
     def mix(self, text: Tensor, video: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
         """Move information between tokens: near by attention, far by TTT in both directions."""
-        segments = positions.segments
-        text, video = self.attn1(text, video, segments, positions.window)
+        text, video = self.attn1(text, video, positions.segments, positions.window)
         if self.ttt is None:
             return text, video
 
@@ -140,16 +150,20 @@ class Block(nn.Module):
         text = text + torch.tanh(self.forward_gate_text) * text_new
         video = video + torch.tanh(self.forward_gate_video) * video_new
 
-        text_new, video_new = self.read(*segments.reverse(text, video), positions)
-        text_new, video_new = segments.reverse(text_new, video_new)
+        text_new, video_new = self.read(text, video, positions, from_end=True)
         text = text + torch.tanh(self.backward_gate_text) * text_new
         video = video + torch.tanh(self.backward_gate_video) * video_new
         return text, video
 
-    def read(self, text: Tensor, video: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+    def read(
+        self, text: Tensor, video: Tensor, positions: Positions, from_end: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """One pass of TTT over the whole video in time order; the same weights either way."""
         assert self.ttt is not None
-        assert positions.sequence is not None
-        sequence = positions.segments.to_time_order(text, video)
-        sequence = self.ttt(sequence, positions.sequence, positions.eta_source)
-        return positions.segments.from_time_order(sequence)
+        rotary, source = positions.sequence, positions.eta_source
+        if from_end:
+            rotary, source = positions.from_end
+        assert rotary is not None
+        sequence = positions.segments.to_time_order(text, video, from_end)
+        sequence = self.ttt(sequence, rotary, source, reverse=from_end)
+        return positions.segments.from_time_order(sequence, from_end)

@@ -4,8 +4,17 @@ import difflib
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-SSM_KINDS = ("none", "ttt_linear", "ttt_mlp")
+SSM_KINDS = ("none", "ttt_linear", "ttt_mlp", "ttt_large_chunk")
 LR_MODES = ("per-token", "last-row")
+
+# ssm -> the keys of ours that mean something for it
+_TTT_KEYS = ("ttt_mini_batch", "ttt_base_lr", "ttt_lr_mode", "ttt_norm_eps")
+_OUR_KEYS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "ttt_linear": ("ssm", *_TTT_KEYS),
+    "ttt_mlp": ("ssm", *_TTT_KEYS),
+    "ttt_large_chunk": ("ssm", "ttt_base_lr", "ttt_chunk_tokens", "ttt_muon_steps"),
+}
 
 # Settings diffusers has a switch for and every published checkpoint agrees on.
 _FIXED = {
@@ -20,8 +29,10 @@ _FIXED = {
 class CogVideoXConfig:
     """Architecture of `CogVideoXTransformer`; defaults are those of diffusers (CogVideoX-2B).
 
-    The last four fields are ours. A plain CogVideoX has `ssm="none"`. Checkpoints in the line of
-    TTT-Video have `norm_eps=1e-6`, those of diffusers 1e-5: take it from the checkpoint.
+    The last fields, from `ssm` on, are ours. A plain CogVideoX has `ssm="none"`. Checkpoints in the
+    line of TTT-Video have `norm_eps=1e-6`, those of diffusers 1e-5: take it from the checkpoint.
+    `ttt_chunk_tokens` and `ttt_muon_steps` are of `ttt_large_chunk`, `ttt_mini_batch`,
+    `ttt_lr_mode` and `ttt_norm_eps` of the others.
 
     Raises:
         ValueError: a value no implementation exists for, or values that contradict each other.
@@ -60,6 +71,9 @@ class CogVideoXConfig:
     ttt_mini_batch: int = 64
     ttt_base_lr: float = 0.1
     ttt_lr_mode: str = "per-token"
+    ttt_norm_eps: float = 1e-8
+    ttt_chunk_tokens: int = 4096
+    ttt_muon_steps: int = 5
 
     def __post_init__(self) -> None:
         for key, expected in _FIXED.items():
@@ -69,6 +83,13 @@ class CogVideoXConfig:
             raise ValueError(f"ssm must be one of {SSM_KINDS}, got {self.ssm!r}")
         if self.ttt_lr_mode not in LR_MODES:
             raise ValueError(f"ttt_lr_mode must be one of {LR_MODES}, got {self.ttt_lr_mode!r}")
+        if self.ssm == "ttt_large_chunk" and self.ttt_lr_mode != "per-token":
+            raise ValueError("ttt_lr_mode 'last-row' is one of mini-batches, not of large chunks")
+        if self.ttt_chunk_tokens < 1 or self.ttt_muon_steps < 0:
+            raise ValueError(
+                f"ttt_chunk_tokens must be at least 1 and ttt_muon_steps at least 0, "
+                f"got {self.ttt_chunk_tokens} and {self.ttt_muon_steps}"
+            )
         if self.needs_rotary and self.attention_head_dim % 16:
             raise ValueError(
                 f"rotary positions need attention_head_dim divisible by 16, "
@@ -95,6 +116,12 @@ class CogVideoXConfig:
         return self.use_rotary_positional_embeddings or self.ssm != "none"
 
     @property
+    def update_tokens(self) -> int:
+        """Tokens of one update of the inner networks: a mini-batch or a large chunk."""
+        is_large = self.ssm == "ttt_large_chunk"
+        return self.ttt_chunk_tokens if is_large else self.ttt_mini_batch
+
+    @property
     def sample_latent_frames(self) -> int:
         """`sample_frames` counts pixel frames; this is its number of latent frames."""
         return (self.sample_frames - 1) // self.temporal_compression_ratio + 1
@@ -117,9 +144,8 @@ class CogVideoXConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Values for `transformer/config.json`; plain CogVideoX gets only what diffusers knows."""
-        values = asdict(self)
-        if self.ssm == "none":
-            for key in ("ssm", "ttt_mini_batch", "ttt_base_lr", "ttt_lr_mode"):
-                del values[key]
-            return {"_class_name": "CogVideoXTransformer3DModel", **values}
-        return {"_class_name": "CogVideoXTransformer", **values}
+        own = _OUR_KEYS[self.ssm]
+        every = {key for keys in _OUR_KEYS.values() for key in keys}
+        values = {k: v for k, v in asdict(self).items() if k in own or k not in every}
+        name = "CogVideoXTransformer3DModel" if self.ssm == "none" else "CogVideoXTransformer"
+        return {"_class_name": name, **values}

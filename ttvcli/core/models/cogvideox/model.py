@@ -21,7 +21,7 @@ from ttvcli.core.models.cogvideox.embeddings import (
     unpatchify,
 )
 from ttvcli.core.models.cogvideox.positions import rotary_table
-from ttvcli.core.models.ttt.layer import TTTLayer
+from ttvcli.core.models.ttt.large_chunk import AnyTTTLayer
 from ttvcli.core.models.ttt.order import Segments, last_row_source
 from ttvcli.core.models.ttt.rotary import identity
 
@@ -172,11 +172,11 @@ class CogVideoXTransformer(nn.Module):
 
         Args:
             blocks: keep only the input of each block and compute it again in backward.
-            ttt_mini_batches: keep the inner state only after so many mini-batches.
+            ttt_mini_batches: keep the inner state only after so many mini-batches (or chunks).
         """
         self.checkpoint_blocks = blocks
         for module in self.modules():
-            if isinstance(module, TTTLayer):
+            if isinstance(module, AnyTTTLayer):
                 module.checkpoint_group = ttt_mini_batches
 
     @torch.no_grad()
@@ -186,8 +186,8 @@ class CogVideoXTransformer(nn.Module):
         Linear and convolution weights are Xavier-uniform with zero bias, timestep embeddings
         N(0, 0.02). The projections that make shift, scale and gate start at 0, so that every
         block starts as the identity, and so does the output projection: the first prediction is
-        0 (as in DiT, https://arxiv.org/abs/2212.09748). TTT parts: see `TTTLayer.init_weights`;
-        TTT gates 0.1.
+        0 (as in DiT, https://arxiv.org/abs/2212.09748). TTT parts: see `init_weights` of the
+        layers; TTT gates 0.1.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -203,7 +203,7 @@ class CogVideoXTransformer(nn.Module):
                 nn.init.normal_(module.linear_2.weight, std=0.02, generator=generator)
             elif isinstance(module, AdaptiveNorm | FinalNorm):
                 nn.init.zeros_(module.linear.weight)
-            elif isinstance(module, TTTLayer):
+            elif isinstance(module, AnyTTTLayer):
                 module.init_weights(generator)
             elif isinstance(module, Block) and module.ttt is not None:
                 for direction in ("forward", "backward"):

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 SEGMENT_FPS = 16  # of 3 s segments, which models with TTT layers make
-SSM_NAMES = {"ttt_mlp": "TTT-MLP", "ttt_linear": "TTT-Linear"}
+SSM_NAMES = {
+    "ttt_mlp": "TTT-MLP",
+    "ttt_linear": "TTT-Linear",
+    "ttt_large_chunk": "large-chunk TTT",
+}
 
 
 @dataclass(frozen=True)

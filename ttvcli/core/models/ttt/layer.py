@@ -10,6 +10,8 @@ its update are in `ttv_kernels`; here are the projections around it.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
+from ttv_kernels.inner_step import TTT_NORM_EPS, Recomputed, piece_sizes
 from ttv_kernels.ttt_linear import ttt_linear
 from ttv_kernels.ttt_mlp import ttt_mlp
 
@@ -32,13 +34,20 @@ class TTTLayer(nn.Module):
         kind: "ttt_linear" (one matrix) or "ttt_mlp" (two layers, F = 4K).
         mini_batch: tokens of one update of the inner network.
         base_lr: upper end of the learned step size (0.1 for the MLP, 1.0 for the matrix).
+        norm_eps: of the inner LayerNorm; the public GPU kernels have 1e-6.
 
     Raises:
         ValueError: unknown kind, or heads do not divide the width.
     """
 
     def __init__(
-        self, width: int, heads: int, kind: str, mini_batch: int = 64, base_lr: float = 0.1
+        self,
+        width: int,
+        heads: int,
+        kind: str,
+        mini_batch: int = 64,
+        base_lr: float = 0.1,
+        norm_eps: float = TTT_NORM_EPS,
     ) -> None:
         super().__init__()
         if kind not in KINDS:
@@ -49,6 +58,7 @@ class TTTLayer(nn.Module):
         self.head_width = width // heads
         self.mini_batch = mini_batch
         self.base_lr = base_lr
+        self.norm_eps = norm_eps
         self.checkpoint_group: int | None = None
 
         self.wq = nn.Linear(width, width)
@@ -89,7 +99,13 @@ class TTTLayer(nn.Module):
             elif name in ("b1", "b2"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, x_BLD: Tensor, rotary: Tensor, eta_source_L: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BLD: Tensor,
+        rotary: Tensor,
+        eta_source_L: Tensor | None = None,
+        reverse: bool = False,
+    ) -> Tensor:
         """Mix the tokens of each sequence in their order.
 
         Args:
@@ -97,6 +113,7 @@ class TTTLayer(nn.Module):
             rotary: position of each of the L tokens (identity for text).
             eta_source_L: for each position, the position whose learning rate it gets (see
                 `order.last_row_source`); None for its own.
+            reverse: read from the last token to the first.
 
         Returns:
             `[B, L, D]` in the same order; no residual of x is in it.
@@ -104,8 +121,37 @@ class TTTLayer(nn.Module):
         eta = self.learning_rate(x_BLD)
         if eta_source_L is not None:
             eta = eta[..., eta_source_L]
-        y, _ = self.mix(x_BLD, rotary, eta)
+        if self.checkpoint_group is not None and torch.is_grad_enabled():
+            y = self.mix_in_groups(x_BLD, rotary, eta, self.checkpoint_group, reverse)
+        else:
+            y, _ = self.mix(x_BLD, rotary, eta, reverse=reverse)
         return self.project_out(y)
+
+    def mix_in_groups(
+        self, x_BLD: Tensor, rotary: Tensor, eta_BHL: Tensor, group: int, reverse: bool
+    ) -> Tensor:
+        """`mix`, keeping of every `group` mini-batches nothing but the state before them.
+
+        Backward computes a group again, its projections included: they take more room than the
+        inner network does.
+        """
+        names, weights = zip(*self.named_parameters(prefix="layer"), strict=True)
+        reader = _Reader(self, reverse)
+
+        def run(x: Tensor, rotary: Tensor, eta: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            given = dict(zip(names, rest, strict=False))
+            return functional_call(reader, given, (x, rotary, eta, *rest[len(names) :]))
+
+        sizes = piece_sizes(x_BLD.shape[1], group * self.mini_batch, reverse)
+        parts = zip(
+            x_BLD.split(sizes, 1), rotary.split(sizes), eta_BHL.split(sizes, 2), strict=True
+        )
+        outputs: list[Tensor] = []
+        state: State = ()
+        for part in reversed(list(parts)) if reverse else parts:
+            y, *state = Recomputed.apply(run, *part, *weights, *state)
+            outputs.append(y)
+        return torch.cat(outputs[::-1] if reverse else outputs, dim=1)
 
     def mix(
         self,
@@ -114,6 +160,7 @@ class TTTLayer(nn.Module):
         eta_BHL: Tensor,
         state: State | None = None,
         heads: slice | None = None,
+        reverse: bool = False,
     ) -> tuple[Tensor, State]:
         """Read tokens with the inner network of each head.
 
@@ -121,6 +168,7 @@ class TTTLayer(nn.Module):
             x_BLD, rotary, eta_BHL: tokens in time order, their positions and learning rates.
             state: what an earlier part of the sequence left; None starts from the weights.
             heads: only these; `eta_BHL` and `state` are then of these alone.
+            reverse: read from the last token to the first.
 
         Returns:
             `[B, L, H*K]` in fp32, before the output projection, and the state left.
@@ -132,7 +180,8 @@ class TTTLayer(nn.Module):
         with torch.autocast(x_BLD.device.type, enabled=False):
             q = rotate(F.normalize(q, dim=-1), rotary)
             k = rotate(F.normalize(k, dim=-1), rotary)
-            y, state = self.remember(q, k, self.target(v, k, heads), eta_BHL, state, heads)
+            target = self.target(v, k, heads)
+            y, state = self.remember(q, k, target, eta_BHL, state, heads, reverse)
         return self.join_heads(y), state
 
     def project_out(self, y_BLD: Tensor) -> Tensor:
@@ -182,6 +231,7 @@ class TTTLayer(nn.Module):
         eta: Tensor,
         state: State | None = None,
         heads: slice | None = None,
+        reverse: bool = False,
     ) -> tuple[Tensor, State]:
         """Run the inner network over the sequence, in fp32 whatever the dtype around it."""
         op = ttt_linear if self.kind == "ttt_linear" else ttt_mlp
@@ -192,7 +242,8 @@ class TTTLayer(nn.Module):
             *(q, k, target, eta),
             *(at_least_fp32(parameter) for parameter in fixed),
             mini_batch=self.mini_batch,
-            checkpoint_group=self.checkpoint_group,
+            eps=self.norm_eps,
+            reverse=reverse,
         )
 
     def split_heads(self, x_BLD: Tensor) -> Tensor:
@@ -201,6 +252,19 @@ class TTTLayer(nn.Module):
 
     def join_heads(self, x_BHLK: Tensor) -> Tensor:
         return x_BHLK.transpose(1, 2).flatten(2)
+
+
+class _Reader(nn.Module):
+    """`TTTLayer.mix` as a module, so that it can be called with weights of another graph."""
+
+    def __init__(self, layer: TTTLayer, reverse: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.reverse = reverse
+
+    def forward(self, x: Tensor, rotary: Tensor, eta: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        y, left = self.layer.mix(x, rotary, eta, state, reverse=self.reverse)
+        return y, *left
 
 
 def project(linear: nn.Linear, x: Tensor, features: slice | None) -> Tensor:

@@ -62,20 +62,30 @@ class Segments:
         later = [self.step_frames * self.frame_tokens] * (self.count - 1)
         return [self.window_frames * self.frame_tokens, *later]
 
-    def to_time_order(self, text_BMD: Tensor, video_BND: Tensor) -> Tensor:
-        """Interleave text and video of the segments along axis 1."""
-        texts = text_BMD.split(self.text_tokens, dim=1)
-        videos = video_BND.split(self.owned_tokens, dim=1)
-        parts = [part for pair in zip(texts, videos, strict=True) for part in pair]
-        return torch.cat(parts, dim=1)
+    def to_time_order(self, text_BMD: Tensor, video_BND: Tensor, from_end: bool = False) -> Tensor:
+        """Interleave text and video of the segments along axis 1.
 
-    def from_time_order(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        With `from_end` the result is to be read from its last token to its first: it is then what
+        `to_time_order(*reverse(text, video))` is, but the video stays as it lies in memory.
+        """
+        texts = text_BMD.split(self.text_tokens, dim=1)
+        if from_end:
+            videos = video_BND.split(self.owned_tokens[::-1], dim=1)
+            pairs = zip(videos, (text.flip(1) for text in texts), strict=True)
+        else:
+            pairs = zip(texts, video_BND.split(self.owned_tokens, dim=1), strict=True)
+        return torch.cat([part for pair in pairs for part in pair], dim=1)
+
+    def from_time_order(self, x_BLD: Tensor, from_end: bool = False) -> tuple[Tensor, Tensor]:
         """Undo `to_time_order`: text `[B, M, D]` and video `[B, N, D]`."""
         lengths = [n for owned in self.owned_tokens for n in (self.text_tokens, owned)]
-        parts = x_BLD.split(lengths, dim=1)
+        parts = x_BLD.split(lengths[::-1] if from_end else lengths, dim=1)
+        texts, videos = parts[0::2], parts[1::2]
+        if from_end:
+            texts, videos = tuple(text.flip(1) for text in videos), texts
         if self.count == 1:
-            return parts[0], parts[1]
-        return torch.cat(parts[0::2], dim=1), torch.cat(parts[1::2], dim=1)
+            return texts[0], videos[0]
+        return torch.cat(texts, dim=1), torch.cat(videos, dim=1)
 
     def reverse(self, text_BMD: Tensor, video_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Turn time around; its own inverse.

@@ -1,10 +1,11 @@
-"""Latents of unit variance in every direction: a linear map folded into a trained VAE.
+"""Latents whose directions have like variances: a linear map folded into a trained VAE.
 
 A VAE is free in the scale of its latents. Trained with a weak pull to the unit Gaussian it gives
 most of their variance to brightness and colour; what tells a star from a disc sits in directions
 of a hundredth of that, which the diffusion model's noise covers first and its loss hardly sees.
-The channels are therefore mixed by the inverse square root of their second moment (ZCA). Pixels
-stay what they were: the decoder undoes the map.
+The channels are therefore mixed by the inverse square root of their second moment (ZCA). It is
+regularised: directions far below the mean hold little that a viewer sees, and at full variance they
+would take most of the diffusion loss. Pixels stay what they were: the decoder undoes the map.
 
 Shape legend: Z latent channels, C other channels.
 """
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from ttvcli.core.models.vae.causal3d import CausalVAE
 from ttvcli.core.models.vae.layers import SpatialNorm
+
+# Added to each direction's second moment before the inverse root, as a share of their mean.
+REGULARISATION = 1 / 3
 
 
 def second_moment(means: Tensor) -> Tensor:
@@ -26,7 +30,10 @@ def second_moment(means: Tensor) -> Tensor:
 
 
 def whitening_matrix(moment: Tensor) -> Tensor:
-    """The symmetric W with W moment W = 1; float64 `[Z, Z]`.
+    """The symmetric W that evens out the directions of W moment W, of mean 1; float64 `[Z, Z]`.
+
+    A direction of second moment m, with mean m' over all, gets one in proportion to
+    m / (m + m' / 3): nearly equal ones above the mean, small ones below it.
 
     Raises:
         ValueError: a direction has no variance.
@@ -34,7 +41,9 @@ def whitening_matrix(moment: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(moment)
     if not values[0] > 1e-8 * values[-1]:
         raise ValueError(f"latents are flat in a direction: second moments {values.tolist()}")
-    return vectors @ torch.diag(values.rsqrt()) @ vectors.mT
+    damped = values + REGULARISATION * values.mean()
+    factors = (damped * (values / damped).mean()).rsqrt()
+    return vectors @ torch.diag(factors) @ vectors.mT
 
 
 @torch.no_grad()

@@ -1,9 +1,6 @@
 """Write a model folder of full size with random weights: memory and speed, without a download.
 
-Weights are drawn and written one tensor at a time, so that 20 GB of them need little memory:
-
-    from ttvcli.workflows.random_model import RandomModelConfig, run
-    run(RandomModelConfig(out=Path("5b"), ssm="ttt_mlp"))
+Weights are drawn and written one tensor at a time, so that 20 GB of them need little memory.
 """
 
 import zlib
@@ -12,16 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttvcli.artifacts import model_folder
+from ttvcli.artifacts.schema import plain
 from ttvcli.artifacts.tensor_stream import write_stream
 from ttvcli.core.device import DTYPES
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.text.t5 import T5Config
 from ttvcli.core.models.vae.config import VAEConfig
+from ttvcli.errors import UsageError
 from ttvcli.workflows import components
-from ttvcli.workflows.step import SILENT, Progress, StepResult
+from ttvcli.workflows.free_space import check_free_space
+from ttvcli.workflows.step import SILENT, Plan, Progress, StepResult
 
 PIECE = 2**24  # values drawn at once
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -45,12 +45,14 @@ SNR_SHIFT = {"2b": 3.0, "5b": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomModelConfig:
-    """Settings: which model, and how much of it."""
+class BenchModelConfig:
+    """Settings of `ttv bench model`: which model, and how much of it."""
 
     out: Path = field(metadata={"help": "folder to write"})
     variant: Literal["2b", "5b"] = field(default="5b", metadata={"help": "CogVideoX-2B or -5B"})
-    ssm: str = field(default="none", metadata={"help": "none, ttt_linear or ttt_mlp"})
+    ssm: str = field(
+        default="none", metadata={"help": "none, ttt_linear, ttt_mlp or ttt_large_chunk"}
+    )
     dtype: Literal["fp32", "bf16", "fp16"] = field(
         default="bf16", metadata={"help": "of the weights"}
     )
@@ -63,13 +65,39 @@ class RandomModelConfig:
         metadata={"help": "changes to the configurations of transformer, vae and text_encoder"},
     )
 
+    def __post_init__(self) -> None:
+        configurations(self)  # a ValueError for what no network could be built from
 
-def run(config: RandomModelConfig, progress: Progress = SILENT) -> StepResult:
-    """Write the folder; a component that is there already is kept."""
-    for component, values in configurations(config).items():
-        if (config.out / component / "config.json").is_file():
-            progress.note(f"{config.out / component} is there already")
-            continue
+
+def plan(config: BenchModelConfig) -> Plan:
+    """Count the weights of each network and the disk that they take.
+
+    Raises:
+        UsageError: the folder holds another model.
+    """
+    missing = _missing(config)
+    counts = {
+        name: sum(tensor.numel() for tensor in network.state_dict().values())
+        for name, network in ((name, _on_meta(name, missing[name])) for name in missing)
+    }
+    items = [("model", str(config.out)), ("dtype", config.dtype)]
+    return Plan(
+        "bench model",
+        [*items, *((f"{name} weights", count) for name, count in counts.items())],
+        {"disk": sum(counts.values()) * DTYPES[config.dtype].itemsize},
+    )
+
+
+def run(config: BenchModelConfig, progress: Progress = SILENT) -> StepResult:
+    """Write the folder; a component that is there already is kept.
+
+    Raises:
+        UsageError: the folder holds another model.
+        WouldNotFit: the disk is too full.
+    """
+    missing = _missing(config)
+    check_free_space(config.out, plan(config).bytes["disk"], "fewer text_layers, or another --out")
+    for component, values in missing.items():
         _write(config, component, values, progress)
     scheduler = {**SCHEDULER, "snr_shift_scale": SNR_SHIFT[config.variant]}
     model_folder.write_config(config.out, "scheduler", scheduler)
@@ -78,11 +106,29 @@ def run(config: RandomModelConfig, progress: Progress = SILENT) -> StepResult:
     return StepResult(paths=[config.out])
 
 
-def configurations(config: RandomModelConfig) -> dict[str, dict[str, Any]]:
+def _missing(config: BenchModelConfig) -> dict[str, dict[str, Any]]:
+    """The configurations of the networks that are not in the folder yet."""
+    if config.out.exists() and not config.out.is_dir():
+        raise UsageError("the output is a file, not a folder", where=str(config.out))
+    wanted = configurations(config)
+    there = [name for name in wanted if model_folder.has_component(config.out, name)]
+    for name in there:
+        found = model_folder.read_config(config.out, name)
+        asked = plain(wanted[name])
+        if any(found.get(key) != asked[key] for key in asked if not key.startswith("_")):
+            raise UsageError(
+                f"the folder holds another {name} than the one asked for",
+                where=str(config.out),
+                fix="choose another --out, or remove the folder",
+            )
+    return {name: values for name, values in wanted.items() if name not in there}
+
+
+def configurations(config: BenchModelConfig) -> dict[str, dict[str, Any]]:
     """The configuration of each network."""
     values = {**VARIANTS[config.variant], "ssm": config.ssm, "norm_eps": 1e-5}
     if config.ssm != "none":
-        values |= {"norm_eps": 1e-6, "ttt_base_lr": 0.1 if config.ssm == "ttt_mlp" else 1.0}
+        values |= {"norm_eps": 1e-6, "ttt_base_lr": 1.0 if config.ssm == "ttt_linear" else 0.1}
     change = config.shapes
     transformer = CogVideoXConfig(**{**values, **change.get("transformer", {})})
     vae = VAEConfig(**change.get("vae", {}))
@@ -95,10 +141,9 @@ def configurations(config: RandomModelConfig) -> dict[str, dict[str, Any]]:
 
 
 def _write(
-    config: RandomModelConfig, component: str, values: dict[str, Any], progress: Progress
+    config: BenchModelConfig, component: str, values: dict[str, Any], progress: Progress
 ) -> None:
-    with torch.device("meta"):
-        network = components.build(component, values)
+    network = _on_meta(component, values)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     dtype = DTYPES[config.dtype]
 
@@ -111,6 +156,13 @@ def _write(
     write_stream(config.out / component, stem, shapes, str(dtype).removeprefix("torch."), make)
     progress.finish()
     model_folder.write_config(config.out, component, values)  # last: what has it is whole
+
+
+def _on_meta(component: str, values: dict[str, Any]) -> nn.Module:
+    """The network without memory for its weights."""
+    with torch.device("meta"):
+        network: nn.Module = components.build(component, values)
+    return network
 
 
 def draw(name: str, shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:

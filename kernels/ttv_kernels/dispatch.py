@@ -1,0 +1,118 @@
+"""Which implementation of an operation runs: named by the caller, by the environment, or chosen.
+
+- `scan`: plain PyTorch on any device, linear in length.
+- `triton`: one kernel each way, on CUDA devices (and, for tests, in Triton's interpreter).
+- `reference`: the specification, one head after the other; slow.
+- `auto`: `triton` where it can run, otherwise `scan`.
+"""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("auto", "scan", "reference", "triton")
+VARIABLE = "TTV_TTT_BACKEND"
+
+# What the Triton kernels are written for.
+HEAD_WIDTHS = (32, 64, 128)
+MINI_BATCHES = (16, 32, 64)
+INNER_EXPANSION = 4
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+LEAST_CAPABILITY = (8, 0)
+
+
+def requested(backend: str = "auto") -> str:
+    """The backend asked for: the argument, where that is "auto" the environment, else "auto".
+
+    Raises:
+        ValueError: there is no such backend; says where the name comes from.
+    """
+    origin = "backend"
+    if backend == "auto" and os.environ.get(VARIABLE):
+        backend, origin = os.environ[VARIABLE], VARIABLE
+    if backend not in BACKENDS:
+        raise ValueError(f"{origin} must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    return backend
+
+
+def choose(backend: str, q: Tensor, mini_batch: int, inner: int) -> str:
+    """ "scan", "reference" or "triton" for these tokens.
+
+    Args:
+        backend: as given by the caller.
+        q: `[B, H, L, K]`.
+        mini_batch: tokens of one update.
+        inner: F, the inner width (K where there is a single matrix).
+
+    Raises:
+        ValueError: no such backend, or Triton was asked for and cannot run; says why.
+    """
+    name = requested(backend)
+    if name in ("scan", "reference"):
+        return name
+    if name == "auto":
+        able = q.is_cuda and why_not_triton(q, mini_batch, inner) is None
+        return "triton" if able else "scan"
+    reason = why_not_triton(q, mini_batch, inner)
+    if reason is not None:
+        raise ValueError(f"backend 'triton' cannot run: {reason}; use 'auto' or 'scan'")
+    return name
+
+
+def why_not_triton(q: Tensor, mini_batch: int, inner: int) -> str | None:
+    """The first thing that keeps the Triton kernels from running on `q`; None if nothing does."""
+    reason = why_no_triton_on(q.device)
+    if reason is not None:
+        return reason
+    width = q.shape[-1]
+    if width not in HEAD_WIDTHS:
+        return f"head width {width} is not one of {HEAD_WIDTHS}"
+    if inner not in (width, INNER_EXPANSION * width):
+        return f"inner width {inner} is not {INNER_EXPANSION} x {width}"
+    if mini_batch not in MINI_BATCHES:
+        return f"mini-batch {mini_batch} is not one of {MINI_BATCHES}"
+    if q.dtype not in DTYPES:
+        return f"{q.dtype} is not one of {', '.join(map(str, DTYPES))}"
+    if not q.is_cuda and q.dtype == torch.bfloat16:
+        return "Triton's interpreter multiplies bfloat16 wrongly"
+    return None
+
+
+def why_no_triton_on(device: torch.device) -> str | None:
+    """What keeps Triton from running on a device at all; None if nothing does."""
+    if not triton_imports():
+        return "the package triton cannot be imported"
+    if device.type != "cuda":
+        if os.environ.get("TRITON_INTERPRET") == "1" and device.type == "cpu":
+            return None
+        return f"it needs a CUDA device, the tensors are on {device.type}"
+    if torch.version.hip is not None:
+        return "the kernels are not tuned for ROCm"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST_CAPABILITY:
+        return f"compute capability {capability} is below {LEAST_CAPABILITY}"
+    return None
+
+
+@cache
+def triton_imports() -> bool:
+    """Whether the package triton is there and works."""
+    try:
+        import_module("triton")
+    except ImportError:
+        return False
+    return True
+
+
+def turned(
+    run: Callable[..., tuple[Tensor, Any]], *arguments: Any, tokens: int = 4
+) -> tuple[Tensor, Any]:
+    """Run an operation from the last token to the first: its first arguments, flipped along L."""
+    flipped = [x.flip(2) for x in arguments[:tokens]]
+    output, state = run(*flipped, *arguments[tokens:])
+    return output.flip(2), state

@@ -1,0 +1,110 @@
+"""`ttv bench kernels`: the speed of the TTT operations."""
+
+from typing import Annotated
+
+import typer
+
+from ttvcli.cli.options import (
+    ConfigFile,
+    Device,
+    DryRun,
+    Json,
+    Out,
+    Quiet,
+    Set,
+    ShowConfig,
+    Threads,
+)
+from ttvcli.cli.run_step import execute
+
+Rows = Annotated[
+    str | None,
+    typer.Option("--rows", help="ttt_linear, ttt_mlp, local-attention, layer; default all."),
+]
+Seconds = Annotated[
+    str | None,
+    typer.Option("--seconds", help="Video lengths: 3,9,18,30,63. Default: 3 on a CPU, else all."),
+]
+Heads = Annotated[
+    int | None, typer.Option("--heads", help="Heads; default 48 on a GPU, 4 on a CPU.", min=1)
+]
+MiniBatch = Annotated[int | None, typer.Option("--mini-batch", help="Tokens of one update.", min=1)]
+Passes = Annotated[str | None, typer.Option("--passes", help="forward, backward or both.")]
+Sides = Annotated[
+    str | None, typer.Option("--sides", help="Of scan,public,compiled,triton; default all.")
+]
+Compile = Annotated[
+    bool | None, typer.Option("--compile", help="Measure the compiled scan on a CPU as well.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="fp32, bf16, fp16; default bf16 on a GPU, else fp32."),
+]
+Repeats = Annotated[int | None, typer.Option("--repeats", help="Timed runs of a side.", min=1)]
+Limit = Annotated[
+    float | None, typer.Option("--limit", help="Seconds; what surely takes longer is not run.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("kernels")
+    def kernels(
+        out: Out = None,
+        rows: Rows = None,
+        seconds: Seconds = None,
+        heads: Heads = None,
+        mini_batch: MiniBatch = None,
+        passes: Passes = None,
+        sides: Sides = None,
+        compile: Compile = None,
+        dtype: Dtype = None,
+        repeats: Repeats = None,
+        limit: Limit = None,
+        device: Device = None,
+        threads: Threads = None,
+        json: Json = False,
+        quiet: Quiet = False,
+        dry_run: DryRun = False,
+        show_config: ShowConfig = False,
+        sets: Set = None,
+        config: ConfigFile = None,
+    ) -> None:
+        """Time the TTT operations beside the public form and local attention.
+
+        Every side has to agree with the float64 reference first, output and all gradients. Rows say
+        seconds, TFLOP/s, GB/s, the share of what this machine allows (measured), how many times as
+        quick as the public operation, and the ratio to local attention. What cannot run here is
+        listed with the reason.
+
+        \b
+        Examples:
+          ttv bench kernels --threads 1 -o rows.jsonl
+          ttv bench kernels --rows ttt_mlp --heads 1 --sides scan,public --json
+          ttv bench kernels --device cuda --seconds 3,63 -o h100.jsonl
+        """
+        execute(
+            "bench_kernels",
+            {
+                "out": out,
+                "rows": rows,
+                "seconds": seconds,
+                "heads": heads,
+                "mini_batch": mini_batch,
+                "passes": passes,
+                "sides": sides,
+                "compile": compile,
+                "dtype": dtype,
+                "repeats": repeats,
+                "limit": limit,
+                "device": device,
+                "threads": threads,
+            },
+            json=json,
+            quiet=quiet,
+            dry_run=dry_run,
+            show_config=show_config,
+            sets=sets,
+            config_file=config,
+        )

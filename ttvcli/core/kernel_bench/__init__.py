@@ -1,0 +1,1 @@
+"""What `ttv bench kernels` measures: shapes, sides, their correctness, bounds of the machine."""

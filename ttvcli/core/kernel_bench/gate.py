@@ -1,0 +1,60 @@
+"""What is timed has to compute the right thing: the check before every benchmark."""
+
+import torch
+from torch import Tensor
+from ttv_kernels.ttt_linear.reference import reference as linear_reference
+from ttv_kernels.ttt_mlp.reference import reference as mlp_reference
+
+from ttvcli.core.kernel_bench.sides import CHECKPOINT_GROUP, Operation, arguments
+
+REFERENCES = {"ttt_linear": linear_reference, "ttt_mlp": mlp_reference}
+HEADS = 2
+MINI_BATCHES = 3
+# Relative distance of whole tensors; half precision rounds operands of every product.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+NAMES = ("q", "k", "target", "eta", "norm_weight", "norm_bias", "W1", "b1", "W2", "b2")
+
+
+def distances(
+    run: Operation,
+    op: str,
+    side: str,
+    *,
+    mini_batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> dict[str, float]:
+    """How far output, final state and every gradient are from the float64 reference.
+
+    Both see the same rounded inputs; the last mini-batch is not full, except for the public
+    operation, which has no such thing.
+    """
+    tokens = MINI_BATCHES * mini_batch + (0 if side == "public" else mini_batch // 2)
+    given = arguments(
+        op, side, HEADS, tokens, mini_batch=mini_batch, dtype=dtype, device=device, grad=True
+    )
+    exact = [x.detach().cpu().double().requires_grad_() for x in given]
+    output, state = run(*given, mini_batch=mini_batch, checkpoint_group=CHECKPOINT_GROUP)
+    truth, true_state = REFERENCES[op](*exact[:6], tuple(exact[6:]), mini_batch)  # type: ignore[operator]
+
+    gradients = torch.autograd.grad(_scalar(output, state), given)
+    true_gradients = torch.autograd.grad(_scalar(truth, true_state), exact)
+    names = NAMES[: len(given)]
+    ours = {"output": output, **{f"final {n}": x for n, x in zip(names[6:], state, strict=True)}}
+    theirs = [truth, *true_state, *true_gradients]
+    ours |= {f"d {name}": x for name, x in zip(names, gradients, strict=True)}
+    return {name: _distance(x, y) for (name, x), y in zip(ours.items(), theirs, strict=True)}
+
+
+def _distance(ours: Tensor, truth: Tensor) -> float:
+    truth = truth.detach()
+    return float((ours.detach().cpu().double() - truth).norm() / truth.norm())
+
+
+def _scalar(output: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+    """A loss that sees every entry of output and final state differently."""
+    total = output.new_zeros((), dtype=torch.promote_types(output.dtype, torch.float32))
+    for part in (output, *state):
+        weight = torch.linspace(-1, 1, part.numel(), device=part.device, dtype=total.dtype)
+        total = total + (part.to(total.dtype) * weight.view_as(part)).sum()
+    return total
