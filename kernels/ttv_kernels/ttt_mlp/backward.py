@@ -343,7 +343,7 @@ def ttt_mlp_bwd_keys_kernel(
             db1 += tl.sum(dz1, 0)
             dkeys = add_product(dkeys, dz1, w1.T, GRADIENT_DTYPE, GRADIENT_PRECISION)
 
-            if GRADIENT_DTYPE == tl.float32:
+            if GRADIENT_DTYPE == tl.float32:  # noqa: SIM300
                 # held as operands both ways round, fp32 tiles would not fit
                 g2 = load_matrix(work, BLOCK_S, WIDTH, BLOCK_S, BLOCK_K)
                 dz2 = load_matrix(work + BLOCK_S * WIDTH, BLOCK_S, WIDTH, BLOCK_S, BLOCK_K)
