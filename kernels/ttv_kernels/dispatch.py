@@ -59,13 +59,21 @@ def choose(backend: str, q: Tensor, mini_batch: int, inner: int) -> str:
     Raises:
         ValueError: no such backend, or Triton was asked for and cannot run; says why.
     """
+    return _chosen(backend, q, lambda: why_not_triton(q, mini_batch, inner))
+
+
+def choose_prepare(backend: str, q: Tensor) -> str:
+    """As `choose`, for `ttt_prepare`, which knows no mini-batches."""
+    return _chosen(backend, q, lambda: why_not_tokens(q))
+
+
+def _chosen(backend: str, q: Tensor, why_not: Callable[[], str | None]) -> str:
     name = requested(backend)
     if name in ("scan", "reference"):
         return name
     if name == "auto":
-        able = q.is_cuda and why_not_triton(q, mini_batch, inner) is None
-        return "triton" if able else "scan"
-    reason = why_not_triton(q, mini_batch, inner)
+        return "triton" if q.is_cuda and why_not() is None else "scan"
+    reason = why_not()
     if reason is not None:
         raise ValueError(f"backend 'triton' cannot run: {reason}; use 'auto' or 'scan'")
     return name
@@ -73,22 +81,32 @@ def choose(backend: str, q: Tensor, mini_batch: int, inner: int) -> str:
 
 def why_not_triton(q: Tensor, mini_batch: int, inner: int) -> str | None:
     """The first thing that keeps the Triton kernels from running on `q`; None if nothing does."""
+    reason = why_not_tokens(q)
+    if reason is not None:
+        return reason
+    width = q.shape[-1]
+    if inner not in (width, INNER_EXPANSION * width):
+        return f"inner width {inner} is not {INNER_EXPANSION} x {width}"
+    if width == HEAD_WIDTHS[-1] and q.dtype == torch.float32:
+        return f"products of float32 with head width {width} spill kilobytes of registers"
+    if mini_batch not in MINI_BATCHES:
+        return f"mini-batch {mini_batch} is not one of {MINI_BATCHES}"
+    return why_it_does_not_fit(q, mini_batch) if q.is_cuda else None
+
+
+def why_not_tokens(q: Tensor) -> str | None:
+    """What keeps Triton kernels from taking tokens like `q`, whatever is done to them."""
     reason = why_no_triton_on(q.device)
     if reason is not None:
         return reason
     width = q.shape[-1]
     if width not in HEAD_WIDTHS:
         return f"head width {width} is not one of {HEAD_WIDTHS}"
-    if inner not in (width, INNER_EXPANSION * width):
-        return f"inner width {inner} is not {INNER_EXPANSION} x {width}"
-    if mini_batch not in MINI_BATCHES:
-        return f"mini-batch {mini_batch} is not one of {MINI_BATCHES}"
     if q.dtype not in DTYPES:
         return f"{q.dtype} is not one of {', '.join(map(str, DTYPES))}"
-    if not q.is_cuda:
-        wrong = q.dtype == torch.bfloat16
-        return "Triton's interpreter multiplies bfloat16 wrongly" if wrong else None
-    return why_it_does_not_fit(q, mini_batch)
+    if not q.is_cuda and q.dtype == torch.bfloat16:
+        return "Triton's interpreter multiplies bfloat16 wrongly"
+    return None
 
 
 def why_it_does_not_fit(q: Tensor, mini_batch: int) -> str | None:

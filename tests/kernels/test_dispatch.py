@@ -204,6 +204,7 @@ def test_auto_on_a_card_without_triton_is_the_scan(
     ("interpreted", "change", "says"),
     [
         (False, {}, "it needs a CUDA device, the tensors are on cpu"),
+        (True, {"width": 128}, "float32 with head width 128 spill kilobytes of registers"),
         (True, {"width": 48}, "head width 48 is not one of (32, 64, 128)"),
         (True, {"mini_batch": 5}, "mini-batch 5 is not one of (16, 32, 64)"),
         (True, {"dtype": torch.float64}, "torch.float64 is not one of"),
