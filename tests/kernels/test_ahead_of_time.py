@@ -51,6 +51,10 @@ THOROUGH = (
     Case("mlp", 64, 16, "bfloat16", EVERY, (0, 0, 0, 80)),
     Case("mlp", 64, 32, "bfloat16", EVERY, (80, 72, 0, 80)),
     Case("mlp", 64, 64, "bfloat16", EVERY, (112, 0, 0, 128)),
+    Case("mlp", 32, 64, "bfloat16", (89,), (16, 16, 16, 16)),
+    Case("mlp", 128, 16, "bfloat16", (89, 120), (0, 0, 0, 96)),
+    Case("mlp", 64, 64, "float16", (89,), (208, 48, 0, 176)),
+    Case("mlp", 64, 64, "float32", (89,), (16, 32, 16, 48)),
 )
 
 
@@ -64,6 +68,15 @@ def test_kernels_fit_the_cards_and_hardly_spill(case: Case) -> None:
         for kernel, limit in zip(kernels, case.spills, strict=True):
             assert kernel["fits"], kernel
             assert kernel["spilled"] <= limit, kernel
+
+
+@pytest.mark.slow
+def test_the_preparation_spills_nothing() -> None:
+    launches = "ttv_kernels.ttt_prepare.autograd:planned_launches"
+    sizes = {"head_width": 64, "dtype": "bfloat16"}
+    compiled = compile_elsewhere(launches, [(card, sizes) for card in EVERY])
+    assert all(kernel["fits"] for kernels in compiled for kernel in kernels)
+    assert {kernel["spilled"] for kernels in compiled for kernel in kernels} == {0}
 
 
 @pytest.mark.slow

@@ -362,7 +362,7 @@ def _launch(kernel: Any, inputs: Inputs, arguments: dict[str, Any]) -> Launch:
     """One program for each sequence of each head; drops what the kernel does not take.
 
     Products of fp32 have no tensor cores and hold whole rows in registers: with slices of 16 and
-    twice the warps a thread spills 0 to 0.7 KB in place of 2 to 9.
+    twice the warps a thread spills at most 32 bytes in place of 2 to 9 KB.
     """
     q = inputs[0]
     own = {name: arguments[name] for name in kernel.arg_names}
