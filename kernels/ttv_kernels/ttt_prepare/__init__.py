@@ -42,8 +42,9 @@ def ttt_prepare(
 
         return triton_prepare(q, k, v, rotary, norm_weight, norm_bias)
     if chosen == "reference":
-        exact = (at_least_fp32(x) for x in (q, k, v))
-        return reference(*exact, torch.view_as_real(rotary).flatten(-2), norm_weight, norm_bias)
+        q, k, v = (at_least_fp32(x) for x in (q, k, v))
+        angles = torch.view_as_real(rotary).flatten(-2)
+        return reference(q, k, v, angles, norm_weight, norm_bias)
     return plain_prepare(q, k, v, rotary, norm_weight, norm_bias)
 
 
