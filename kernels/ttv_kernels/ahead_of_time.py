@@ -18,11 +18,12 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from ttv_kernels.dispatch import shared_kib
 from ttv_kernels.launch import Launch
 
 # Shared memory one block may use, in bytes, by compute capability:
 # A100; RTX 30 and 40 series; H100; RTX 50 series.
-SHARED_LIMITS = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
+SHARED_LIMITS = {each: 1024 * shared_kib((each // 10, each % 10)) for each in (80, 89, 90, 120)}
 
 _TYPES = {
     torch.bfloat16: "bf16",

@@ -25,6 +25,13 @@ INNER_EXPANSION = 4
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LEAST_CAPABILITY = (8, 0)
 
+# KiB of shared memory that a block may have, by compute capability. Cards for one desk (8.6, 8.9,
+# 12.0) have the least, and so has whatever is not known here.
+SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
+LEAST_SHARED_KIB = 99
+# KiB that the widest heads need, by mini-batch and bytes of an element; all else fits every card.
+WIDEST_NEED = {(64, 2): 108}
+
 
 def requested(backend: str = "auto") -> str:
     """The backend asked for: the argument, where that is "auto" the environment, else "auto".
@@ -52,13 +59,21 @@ def choose(backend: str, q: Tensor, mini_batch: int, inner: int) -> str:
     Raises:
         ValueError: no such backend, or Triton was asked for and cannot run; says why.
     """
+    return _chosen(backend, q, lambda: why_not_triton(q, mini_batch, inner))
+
+
+def choose_prepare(backend: str, q: Tensor) -> str:
+    """As `choose`, for `ttt_prepare`, which knows no mini-batches."""
+    return _chosen(backend, q, lambda: why_not_tokens(q))
+
+
+def _chosen(backend: str, q: Tensor, why_not: Callable[[], str | None]) -> str:
     name = requested(backend)
     if name in ("scan", "reference"):
         return name
     if name == "auto":
-        able = q.is_cuda and why_not_triton(q, mini_batch, inner) is None
-        return "triton" if able else "scan"
-    reason = why_not_triton(q, mini_batch, inner)
+        return "triton" if q.is_cuda and why_not() is None else "scan"
+    reason = why_not()
     if reason is not None:
         raise ValueError(f"backend 'triton' cannot run: {reason}; use 'auto' or 'scan'")
     return name
@@ -66,21 +81,53 @@ def choose(backend: str, q: Tensor, mini_batch: int, inner: int) -> str:
 
 def why_not_triton(q: Tensor, mini_batch: int, inner: int) -> str | None:
     """The first thing that keeps the Triton kernels from running on `q`; None if nothing does."""
+    reason = why_not_tokens(q)
+    if reason is not None:
+        return reason
+    width = q.shape[-1]
+    if inner not in (width, INNER_EXPANSION * width):
+        return f"inner width {inner} is not {INNER_EXPANSION} x {width}"
+    if width == HEAD_WIDTHS[-1] and q.dtype == torch.float32:
+        return f"products of float32 with head width {width} spill kilobytes of registers"
+    if mini_batch not in MINI_BATCHES:
+        return f"mini-batch {mini_batch} is not one of {MINI_BATCHES}"
+    return why_it_does_not_fit(q, mini_batch) if q.is_cuda else None
+
+
+def why_not_tokens(q: Tensor) -> str | None:
+    """What keeps Triton kernels from taking tokens like `q`, whatever is done to them."""
     reason = why_no_triton_on(q.device)
     if reason is not None:
         return reason
     width = q.shape[-1]
     if width not in HEAD_WIDTHS:
         return f"head width {width} is not one of {HEAD_WIDTHS}"
-    if inner not in (width, INNER_EXPANSION * width):
-        return f"inner width {inner} is not {INNER_EXPANSION} x {width}"
-    if mini_batch not in MINI_BATCHES:
-        return f"mini-batch {mini_batch} is not one of {MINI_BATCHES}"
     if q.dtype not in DTYPES:
         return f"{q.dtype} is not one of {', '.join(map(str, DTYPES))}"
     if not q.is_cuda and q.dtype == torch.bfloat16:
         return "Triton's interpreter multiplies bfloat16 wrongly"
     return None
+
+
+def why_it_does_not_fit(q: Tensor, mini_batch: int) -> str | None:
+    """Whether a block of the kernels gets the shared memory it needs on the card of `q`."""
+    width = q.shape[-1]
+    if width < HEAD_WIDTHS[-1]:
+        return None
+    needed = WIDEST_NEED.get((mini_batch, q.dtype.itemsize), 0)
+    capability = torch.cuda.get_device_capability(q.device)
+    limit = shared_kib(capability)
+    if needed <= limit:
+        return None
+    return (
+        f"head width {width} with mini-batch {mini_batch} in {q.dtype} needs {needed} KiB of "
+        f"shared memory, a block on compute capability {capability} has {limit}"
+    )
+
+
+def shared_kib(capability: tuple[int, int]) -> int:
+    """KiB of shared memory that a block may have."""
+    return SHARED_KIB.get(capability, LEAST_SHARED_KIB)
 
 
 def why_no_triton_on(device: torch.device) -> str | None:

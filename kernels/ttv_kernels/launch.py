@@ -12,6 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+# q, k, target [B, H, L, K], eta [B, H, L], norm weight and bias [H, K]
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
 WIDEST_HEAD = 128
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SMALLEST_BLOCK = 16  # of a matrix product on tensor cores
@@ -122,6 +125,37 @@ def gradient_arguments(dtype: torch.dtype) -> dict[str, Any]:
         return {"GRADIENT_DTYPE": tl.bfloat16, "GRADIENT_PRECISION": "ieee"}
     precision = "tf32" if dtype == torch.float16 else "ieee"
     return {"GRADIENT_DTYPE": tl.float32, "GRADIENT_PRECISION": precision}
+
+
+def kernel_inputs(
+    q: Tensor, k: Tensor, target: Tensor, eta: Tensor, norm_weight: Tensor, norm_bias: Tensor
+) -> Inputs:
+    """Tokens and norm as the kernels read them: one layout, the norm in fp32; differentiable."""
+    q = dense(q)
+    k, target = in_layout_of(q, k), in_layout_of(q, target)
+    return (
+        q,
+        k,
+        target,
+        dense(eta),
+        norm_weight.float().contiguous(),
+        norm_bias.float().contiguous(),
+    )
+
+
+def planned_inputs(*, head_width: int, dtype: str, batch: int, heads: int, length: int) -> Inputs:
+    """Inputs on the meta device, for launches that are compiled or counted and not run."""
+    tokens = planned(batch, heads, length, head_width, dtype=getattr(torch, dtype))
+    norm = planned(heads, head_width)
+    return tokens, tokens, tokens, planned(batch, heads, length), norm, norm
+
+
+def planned(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def needs_gradients(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def dense(x: Tensor) -> Tensor:

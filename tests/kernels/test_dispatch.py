@@ -168,6 +168,30 @@ def test_auto_on_a_card_is_triton_for_the_sizes_it_has(
     assert dispatch.choose("auto", OnCuda(width), mini_batch, inner) == chosen  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("mini_batch", "capability", "chosen"),
+    [
+        (64, (8, 0), "triton"),
+        (64, (8, 9), "scan"),
+        (64, (9, 0), "triton"),
+        (64, (12, 0), "scan"),
+        (64, (11, 0), "scan"),  # not known: taken to have the least
+        (32, (8, 9), "triton"),
+        (16, (12, 0), "triton"),
+    ],
+)
+def test_what_does_not_fit_in_shared_memory_is_the_scan_and_refused_by_name(
+    card: dict[str, Any], mini_batch: int, capability: tuple[int, int], chosen: str
+) -> None:
+    card["capability"] = capability
+    wide: Any = OnCuda(128)
+    assert dispatch.choose("auto", wide, mini_batch, 512) == chosen
+    if chosen == "scan":
+        says = r"head width 128 with mini-batch 64 in torch.bfloat16 needs 108 KiB .* has 99"
+        with pytest.raises(ValueError, match=says):
+            dispatch.choose("triton", wide, mini_batch, 512)
+
+
 def test_auto_on_a_card_without_triton_is_the_scan(
     card: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +204,7 @@ def test_auto_on_a_card_without_triton_is_the_scan(
     ("interpreted", "change", "says"),
     [
         (False, {}, "it needs a CUDA device, the tensors are on cpu"),
+        (True, {"width": 128}, "float32 with head width 128 spill kilobytes of registers"),
         (True, {"width": 48}, "head width 48 is not one of (32, 64, 128)"),
         (True, {"mini_batch": 5}, "mini-batch 5 is not one of (16, 32, 64)"),
         (True, {"dtype": torch.float64}, "torch.float64 is not one of"),

@@ -9,14 +9,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ttv_kernels.inner_step import TTT_NORM_EPS, check_shapes
+from ttv_kernels.inner_step import TTT_NORM_EPS
 from ttv_kernels.launch import (
+    Inputs,
     Launch,
     Walk,
     check_kernel_takes,
-    dense,
     gradient_arguments,
     in_layout_of,
+    kernel_inputs,
+    needs_gradients,
+    planned,
+    planned_inputs,
     walk_arguments,
     warps,
 )
@@ -26,8 +30,6 @@ from ttv_kernels.ttt_linear.forward import ttt_linear_fwd_kernel
 # Computing states again costs the same for any group; with this one the scratch stays in L2.
 CHECKPOINT_GROUP = 64
 
-# q, k, target [B, H, L, K], eta [B, H, L], norm weight and bias [H, K]
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 State = tuple[Tensor, Tensor]
 
 
@@ -46,7 +48,7 @@ def triton_linear(
     eps: float = TTT_NORM_EPS,
     reverse: bool = False,
 ) -> tuple[Tensor, State]:
-    """TTT-Linear by Triton kernels; arguments and results are those of `ttt_linear`.
+    """TTT-Linear by Triton kernels; arguments and results are those of `ttt_linear`, which checks.
 
     Products have operands of the dtype of q (bf16, fp16 or fp32); state, LayerNorm and sums are
     fp32. K is at most 128. The output has the dtype and the strides of q, the final state is fp32
@@ -59,36 +61,17 @@ def triton_linear(
             the output flipped back.
 
     Raises:
-        ValueError: shapes do not fit together, a count is below 1, a dtype or width that the
-            kernels do not take, or tensors on a CPU outside of Triton's interpreter.
+        ValueError: a dtype or width that the kernels do not take, or tensors on a CPU outside of
+            Triton's interpreter.
     """
-    width = q_BHLK.shape[-1]
-    state = {"W1": (W1, (width, width)), "b1": (b1, (1, width))}
-    check_shapes(
-        q_BHLK,
-        k_BHLK,
-        target_BHLK,
-        eta_BHL,
-        (norm_weight_HK, norm_bias_HK),
-        state=state,
-        mini_batch=mini_batch,
-        checkpoint_group=checkpoint_group,
-    )
     check_kernel_takes(ttt_linear_fwd_kernel, q_BHLK)
     walk = Walk(mini_batch, checkpoint_group, eps, reverse)
-    q = dense(q_BHLK)
+    inputs = kernel_inputs(q_BHLK, k_BHLK, target_BHLK, eta_BHL, norm_weight_HK, norm_bias_HK)
     per_batch = W1.ndim == 4 or b1.ndim == 4
-    W1, b1 = (x.expand(q.shape[0], *x.shape[-3:]) if per_batch else x for x in (W1, b1))
-    inputs = (
-        q,
-        in_layout_of(q, k_BHLK),
-        in_layout_of(q, target_BHLK),
-        dense(eta_BHL),
-        norm_weight_HK.float().contiguous(),
-        norm_bias_HK.float().contiguous(),
-    )
+    batch = q_BHLK.shape[0]
+    W1, b1 = (x.expand(batch, *x.shape[-3:]) if per_batch else x for x in (W1, b1))
     initial = (W1.float().contiguous(), b1.float().contiguous())
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *initial)):
+    if needs_gradients(*inputs, *initial):
         output, W_final, b_final = TritonLinear.apply(*inputs, *initial, walk)
         return output, (W_final, b_final)
     launch = forward_launch(inputs, initial, walk, keep=False)
@@ -216,19 +199,16 @@ def planned_launches(
     For compiling ahead of time and for adding up memory; nothing is allocated.
     """
 
-    def plan(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(*shape, dtype=dtype, device="meta")
-
     walk = Walk(mini_batch, checkpoint_group, TTT_NORM_EPS, reverse=False)
-    tokens = plan(batch, heads, length, head_width, dtype=getattr(torch, dtype))
-    norm = plan(heads, head_width)
-    inputs = (tokens, tokens, tokens, plan(batch, heads, length), norm, norm)
-    initial = (plan(heads, head_width, head_width), plan(heads, 1, head_width))
+    inputs = planned_inputs(
+        head_width=head_width, dtype=dtype, batch=batch, heads=heads, length=length
+    )
+    initial = (planned(heads, head_width, head_width), planned(heads, 1, head_width))
     forward = forward_launch(inputs, initial, walk, keep=True)
     backward = backward_launch(
         inputs,
         kept=(forward.arguments["W_kept"], forward.arguments["b_kept"]),
-        d_output=tokens,
+        d_output=inputs[0],
         d_final=final_state(forward),
         walk=walk,
     )

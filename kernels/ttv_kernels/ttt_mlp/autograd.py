@@ -12,15 +12,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ttv_kernels.inner_step import TTT_NORM_EPS, check_shapes
+from ttv_kernels.inner_step import TTT_NORM_EPS
 from ttv_kernels.launch import (
+    Inputs,
     Launch,
     Walk,
     block,
     check_kernel_takes,
-    dense,
     gradient_arguments,
     in_layout_of,
+    kernel_inputs,
+    needs_gradients,
+    planned,
+    planned_inputs,
     walk_arguments,
 )
 from ttv_kernels.ttt_mlp.backward import ttt_mlp_bwd_keys_kernel, ttt_mlp_bwd_queries_kernel
@@ -31,8 +35,6 @@ LARGEST_MINI_BATCH = 64
 SLICES = (64, 32, 16)  # hidden columns of one slice
 BLOCK_ROWS = 16  # tokens at a time where nothing is a matrix product
 
-# q, k, target [B, H, L, K], eta [B, H, L], norm weight and bias [H, K]
-Inputs = tuple[Tensor, ...]
 State = tuple[Tensor, Tensor]
 InnerState = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -54,7 +56,7 @@ def triton_mlp(
     eps: float = TTT_NORM_EPS,
     reverse: bool = False,
 ) -> tuple[Tensor, InnerState]:
-    """TTT-MLP by Triton kernels; arguments and results are those of `ttt_mlp`.
+    """TTT-MLP by Triton kernels; arguments and results are those of `ttt_mlp`, which checks.
 
     Products have operands of the dtype of q (bf16, fp16 or fp32); state, LayerNorm and sums are
     fp32. K is at most 128, F a multiple of 16. The output has the dtype and the strides of q, the
@@ -68,26 +70,10 @@ def triton_mlp(
             the output flipped back.
 
     Raises:
-        ValueError: shapes do not fit together, a count is below 1, a dtype or size that the
-            kernels do not take, or tensors on a CPU outside of Triton's interpreter.
+        ValueError: a dtype or size that the kernels do not take, or tensors on a CPU outside of
+            Triton's interpreter.
     """
-    width, hidden = q_BHLK.shape[-1], W1.shape[-1]
-    state = {
-        "W1": (W1, (width, hidden)),
-        "b1": (b1, (1, hidden)),
-        "W2": (W2, (hidden, width)),
-        "b2": (b2, (1, width)),
-    }
-    check_shapes(
-        q_BHLK,
-        k_BHLK,
-        target_BHLK,
-        eta_BHL,
-        (norm_weight_HK, norm_bias_HK),
-        state=state,
-        mini_batch=mini_batch,
-        checkpoint_group=checkpoint_group,
-    )
+    hidden = W1.shape[-1]
     check_kernel_takes(ttt_mlp_fwd_kernel, q_BHLK)
     if mini_batch > LARGEST_MINI_BATCH:
         raise ValueError(f"mini_batch must be at most {LARGEST_MINI_BATCH}, got {mini_batch}")
@@ -95,16 +81,9 @@ def triton_mlp(
         raise ValueError(f"hidden width must be a multiple of {SLICES[-1]}, got {hidden}")
 
     walk = Walk(mini_batch, checkpoint_group, eps, reverse)
-    q = dense(q_BHLK)
-    inputs = (
-        q,
-        in_layout_of(q, k_BHLK),
-        in_layout_of(q, target_BHLK),
-        dense(eta_BHL),
-        *(x.float().contiguous() for x in (norm_weight_HK, norm_bias_HK)),
-    )
-    initial = packed((W1, b1, W2, b2), q.shape[0])
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *initial)):
+    inputs = kernel_inputs(q_BHLK, k_BHLK, target_BHLK, eta_BHL, norm_weight_HK, norm_bias_HK)
+    initial = packed((W1, b1, W2, b2), q_BHLK.shape[0])
+    if needs_gradients(*inputs, *initial):
         output, *final = TritonMLP.apply(*inputs, *initial, walk)
     else:
         launch = forward_launch(inputs, initial, walk, keep=False)
@@ -303,7 +282,7 @@ def plan_backward(inputs: Inputs, d_output: Tensor, d_state: State, walk: Walk) 
         "count": group,
         "BLOCK_ROWS": BLOCK_ROWS,
         # as for the largest mini-batches: its slice loop holds the most
-        "C": _slice(state[0].shape[-1], width=width, tokens=LARGEST_MINI_BATCH),
+        "C": _slice(state[0].shape[-1], q, tokens=LARGEST_MINI_BATCH),
     }
     return BackwardPlan(
         trace=_of(forward, {**trace, "count": group}),
@@ -334,19 +313,16 @@ def planned_launches(
     unless given. Those of the backward pass run once for every checkpoint group.
     """
 
-    def plan(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(*shape, dtype=dtype, device="meta")
-
     hidden = hidden or 4 * head_width
     walk = Walk(mini_batch, checkpoint_group, TTT_NORM_EPS, reverse=False)
-    tokens = plan(batch, heads, length, head_width, dtype=getattr(torch, dtype))
-    norm = plan(heads, head_width)
-    inputs = (tokens, tokens, tokens, plan(batch, heads, length), norm, norm)
-    state = (
-        plan(batch, heads, 2, head_width, hidden),
-        plan(batch, heads, hidden + head_width),
+    inputs = planned_inputs(
+        head_width=head_width, dtype=dtype, batch=batch, heads=heads, length=length
     )
-    backward = plan_backward(inputs, tokens, state, walk)
+    state = (
+        planned(batch, heads, 2, head_width, hidden),
+        planned(batch, heads, hidden + head_width),
+    )
+    backward = plan_backward(inputs, inputs[0], state, walk)
     return [
         forward_launch(inputs, state, walk, keep=True),
         backward.trace,
@@ -370,18 +346,25 @@ def _sizes(inputs: Inputs, state: State, walk: Walk) -> dict[str, Any]:
         **walk_arguments(q, eta, walk),
         "hidden": hidden,
         "BLOCK_S": block(walk.mini_batch),
-        "C": _slice(hidden, width=q.shape[-1], tokens=walk.mini_batch),
+        "C": _slice(hidden, q, tokens=walk.mini_batch),
     }
 
 
-def _slice(hidden: int, *, width: int, tokens: int) -> int:
+def _slice(hidden: int, q: Tensor, *, tokens: int) -> int:
     """Hidden columns of a slice: as many as divide F and leave registers enough."""
-    most = (32 if tokens > 32 else 64) // max(1, block(width) // 64)
+    most = (32 if tokens > 32 else 64) // max(1, block(q.shape[-1]) // 64)
+    if q.dtype == torch.float32:
+        most = SLICES[-1]
     return next(size for size in SLICES if size <= most and hidden % size == 0)
 
 
 def _launch(kernel: Any, inputs: Inputs, arguments: dict[str, Any]) -> Launch:
-    """One program for each sequence of each head; drops what the kernel does not take."""
-    batch, heads = inputs[0].shape[:2]
+    """One program for each sequence of each head; drops what the kernel does not take.
+
+    Products of fp32 have no tensor cores and hold whole rows in registers: with slices of 16 and
+    twice the warps a thread spills at most 32 bytes in place of 2 to 9 KB.
+    """
+    q = inputs[0]
     own = {name: arguments[name] for name in kernel.arg_names}
-    return Launch(kernel, (batch * heads,), own, num_warps=4, num_stages=1)
+    num_warps = 8 if q.dtype == torch.float32 else 4
+    return Launch(kernel, (q.shape[0] * q.shape[1],), own, num_warps=num_warps, num_stages=1)

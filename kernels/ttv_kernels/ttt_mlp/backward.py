@@ -343,6 +343,11 @@ def ttt_mlp_bwd_keys_kernel(
             db1 += tl.sum(dz1, 0)
             dkeys = add_product(dkeys, dz1, w1.T, GRADIENT_DTYPE, GRADIENT_PRECISION)
 
+            if GRADIENT_PRECISION == "tf32":
+                # held as operands both ways round, the tiles would take 148 KiB
+                g2 = load_matrix(work, BLOCK_S, WIDTH, BLOCK_S, BLOCK_K)
+                dz2 = load_matrix(work + BLOCK_S * WIDTH, BLOCK_S, WIDTH, BLOCK_S, BLOCK_K)
+                keys = load_rows(k + start, rows, token_stride_l, real, WIDTH, BLOCK_K)
             dw2 = load_slice(d_weights + matrix, column, hidden, WIDTH, BLOCK_K, C)
             dw2 = add_product(dw2, g2.T, dg1, GRADIENT_DTYPE, GRADIENT_PRECISION)
             dw2 = add_product(dw2, dz2.T, x2, GRADIENT_DTYPE, GRADIENT_PRECISION)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,37 @@ def test_groups_are_computed_again_under_the_autocast_of_the_forward_pass(kind: 
             y = layer(x, rotary)
         found.append(list(torch.autograd.grad(y.float().square().sum(), layer.initial)))
     assert largest(found[1], found[0]) < 1e-5  # 3e-3 without
+
+
+@each_kind
+def test_kernels_get_the_projections_in_their_own_dtype(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In fp32 they would have no tensor cores; state and learning rates stay fp32."""
+    pytest.importorskip("triton")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("for the interpreter, on a CPU")
+    layer = TTTLayer(64, 2, kind, 16).eval()
+    x = torch.randn(1, 20, 64, generator=torch.Generator().manual_seed(0))
+    rotary = table(torch.rand(20, 16, generator=torch.Generator().manual_seed(1)))
+    seen: list[list[torch.dtype]] = []
+    remember = layer.remember
+
+    def spy(*tokens: Any) -> Any:
+        y, state = remember(*tokens)
+        seen.append([x.dtype for x in (*tokens[:4], y, *state)])
+        return y, state
+
+    monkeypatch.setattr(layer, "remember", spy)
+    found = []
+    for backend in ("scan", "triton"):
+        monkeypatch.setenv("TTV_TTT_BACKEND", backend)
+        with torch.no_grad(), torch.autocast("cpu", torch.float16):
+            found.append(layer(x, rotary).float())
+    half, exact = torch.float16, torch.float32
+    state = [exact] * len(layer.initial)
+    assert seen == [[exact] * 5 + state, [half] * 3 + [exact, half] + state]
+    assert largest(found[1:], found[:1]) < 1e-2
 
 
 @each_kind

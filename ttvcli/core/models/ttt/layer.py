@@ -11,15 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from ttv_kernels.dispatch import choose
 from ttv_kernels.inner_step import TTT_NORM_EPS, Recomputed, piece_sizes
 from ttv_kernels.ttt_linear import ttt_linear
 from ttv_kernels.ttt_mlp import ttt_mlp
-
-from ttvcli.core.models.ttt.rotary import rotate
+from ttv_kernels.ttt_prepare import ttt_prepare
 
 KINDS = ("ttt_linear", "ttt_mlp")
 INNER_EXPANSION = 4
-TARGET_EPS = 1e-8
 POST_NORM_EPS = 1e-6
 
 State = tuple[Tensor, ...]
@@ -171,17 +170,18 @@ class TTTLayer(nn.Module):
             reverse: read from the last token to the first.
 
         Returns:
-            `[B, L, H*K]` in fp32, before the output projection, and the state left.
+            `[B, L, H*K]` before the output projection, and the state left. In fp32, but from Triton
+            kernels, which compute in fp32 and multiply in the dtype of the projections, in that.
         """
         q, k, v = (
             self.split_heads(project(w, x_BLD, self.features(heads)))
             for w in (self.wq, self.wk, self.wv)
         )
+        norm = tuple(part[heads or slice(None)] for part in self.inner_norm)
         with torch.autocast(x_BLD.device.type, enabled=False):
-            q = rotate(F.normalize(q, dim=-1), rotary)
-            k = rotate(F.normalize(k, dim=-1), rotary)
-            target = self.target(v, k, heads)
-            y, state = self.remember(q, k, target, eta_BHL, state, heads, reverse)
+            backend = choose("auto", q, self.mini_batch, self.initial[0].shape[-1])
+            tokens = ttt_prepare(q, k, v, rotary, *norm, backend=backend)
+            y, state = self.remember(*tokens, eta_BHL, state, heads, reverse)
         return self.join_heads(y), state
 
     def project_out(self, y_BLD: Tensor) -> Tensor:
@@ -193,18 +193,6 @@ class TTTLayer(nn.Module):
         if heads is None:
             return None
         return slice(heads.start * self.head_width, heads.stop * self.head_width)
-
-    def target(self, v_BHLK: Tensor, k_BHLK: Tensor, heads: slice | None = None) -> Tensor:
-        """What the inner network learns to give for k: V - K, normalised for each head.
-
-        The normalisation divides by the unbiased deviation (over K - 1): LayerNorm's, which
-        divides by K, with the ratio of the two moved into the weight.
-        """
-        residual = F.layer_norm(v_BHLK - k_BHLK, (self.head_width,), eps=TARGET_EPS**2)
-        unbiased = ((self.head_width - 1) / self.head_width) ** 0.5
-        scale, bias = (part[heads or slice(None)] for part in self.inner_norm)
-        weight = at_least_fp32(scale).unsqueeze(1) * unbiased
-        return torch.addcmul(at_least_fp32(bias).unsqueeze(1), residual, weight)
 
     @property
     def inner_norm(self) -> tuple[Tensor, Tensor]:
@@ -233,7 +221,7 @@ class TTTLayer(nn.Module):
         heads: slice | None = None,
         reverse: bool = False,
     ) -> tuple[Tensor, State]:
-        """Run the inner network over the sequence, in fp32 whatever the dtype around it."""
+        """Run the inner network over the sequence; its weights are fp32 whatever is around it."""
         op = ttt_linear if self.kind == "ttt_linear" else ttt_mlp
         every = heads or slice(None)
         state = state or tuple(part[every] for part in self.initial)
@@ -247,8 +235,8 @@ class TTTLayer(nn.Module):
         )
 
     def split_heads(self, x_BLD: Tensor) -> Tensor:
-        """`[B, L, D]` to fp32 `[B, H, L, K]`: all that follows up to `wo` needs the precision."""
-        return at_least_fp32(x_BLD).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        """`[B, L, D]` to `[B, H, L, K]`."""
+        return x_BLD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
     def join_heads(self, x_BHLK: Tensor) -> Tensor:
         return x_BHLK.transpose(1, 2).flatten(2)

@@ -8,6 +8,7 @@ the unit number at that angle, one operation forwards and one backwards.
 
 import torch
 from torch import Tensor
+from ttv_kernels.ttt_prepare.plain import rotate as rotate
 
 
 def table(angles: Tensor) -> Tensor:
@@ -18,13 +19,3 @@ def table(angles: Tensor) -> Tensor:
 def identity(tokens: int, like: Tensor) -> Tensor:
     """Rows that turn by nothing, for text tokens."""
     return like.new_ones(tokens, like.shape[-1])
-
-
-def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn the pairs (0, 1), (2, 3), ... of the last axis of `[..., L, K]`.
-
-    Computed in fp32 at least, returned in the dtype of x.
-    """
-    pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
-    turned = torch.view_as_complex(pairs) * table
-    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
