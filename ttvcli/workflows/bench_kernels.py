@@ -53,7 +53,7 @@ class BenchKernelsConfig:
     sizes: str = field(
         default="video",
         metadata={
-            "help": "video: lengths in seconds; published: the sizes at which the public operations "
+            "help": "video: lengths in seconds; published: sizes at which the public operations "
             "were measured on a CPU, with the memory they take"
         },
     )
