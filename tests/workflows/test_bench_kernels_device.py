@@ -173,3 +173,14 @@ def test_only_forward_kernels_in_half_precision_have_an_estimate(
     assert ("estimate_rtx_4090_seconds" in row) == given
     assert row["peak_bytes"] == 5
     assert ("estimate for an RTX 4090" in readable(row)) == given
+
+
+def test_ratios_to_the_compiled_scan_and_to_the_public_form() -> None:
+    shared = {"row": "ttt_mlp", "pass": "forward", "video_seconds": 3}
+    rows = [
+        {**shared, "side": side, "seconds": seconds}
+        for side, seconds in (("public", 12.0), ("compiled", 6.0), ("triton", 1.5))
+    ]
+    bench_kernels_rows.relate(rows)
+    assert [row.get("times_public") for row in rows] == [None, 2.0, 8.0]
+    assert [row.get("times_compiled") for row in rows] == [0.5, None, 4.0]

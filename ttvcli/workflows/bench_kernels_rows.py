@@ -245,9 +245,10 @@ def finished(
 def relate(rows: list[dict[str, Any]]) -> None:
     """Add the ratios between rows of the same length and pass; above 1 is slower, or quicker.
 
-    `times_public`: how many times as quick as the public operation. `local_attention_ratio`: of an
-    operation, both directions over local attention alone; of a layer, over the layer without TTT.
-    `training_ratio`: the same of forward and backward together.
+    `times_public`, `times_compiled`: how many times as quick as the public operation, and as our
+    compiled scan. `local_attention_ratio`: of an operation, both directions over local attention
+    alone; of a layer, over the layer without TTT. `training_ratio`: the same of forward and
+    backward together.
     """
     seconds = {
         (row["row"], row["side"], row["pass"], row["video_seconds"]): row["seconds"]
@@ -258,8 +259,10 @@ def relate(rows: list[dict[str, Any]]) -> None:
         if "seconds" not in row:
             continue
         name, which, length = row["row"], row["pass"], row["video_seconds"]
-        if name in OPS and row["side"] != "public" and (name, "public", which, length) in seconds:
-            row["times_public"] = seconds[name, "public", which, length] / row["seconds"]
+        for other_side in ("public", "compiled") if name in OPS else ():
+            other_seconds = seconds.get((name, other_side, which, length))
+            if row["side"] != other_side and other_seconds is not None:
+                row[f"times_{other_side}"] = other_seconds / row["seconds"]
         if name == "local-attention" or row["side"] == "none":
             continue
         other = ("layer", "none") if name == "layer" else ("local-attention", "sdpa")

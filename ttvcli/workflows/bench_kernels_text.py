@@ -34,6 +34,8 @@ def readable(row: dict[str, Any]) -> str:
         parts.append(f"{row['peak_bytes'] / GIB:.2f} GiB")
     if "times_public" in row:
         parts.append(f"{row['times_public']:.2f}x the public operation")
+    if "times_compiled" in row:
+        parts.append(f"{row['times_compiled']:.2f}x the compiled scan")
     if "local_attention_ratio" in row:
         parts.append(f"{row['local_attention_ratio']:.2f} of local attention")
     if "training_ratio" in row:
