@@ -67,7 +67,6 @@ SIZES = (
     Size("ttt_mlp", "ttt_mlp"),
     *[_alone("ttt_linear", mini_batches) for mini_batches in (256, 512, 1024)],
     _alone("ttt_mlp", 256),
-    Size("layer", "ttt_linear"),
     Size("layer", "ttt_mlp"),
     Size("layer", "ttt_linear", training=True),
     Size("layer", "ttt_mlp", training=True),
