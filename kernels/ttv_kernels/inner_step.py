@@ -8,6 +8,8 @@ The inner loss of a token is `0.5 * ||LN(z) - target||^2` with one affine LayerN
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,9 +135,7 @@ class Recomputed(torch.autograd.Function):
     def forward(
         ctx: Any, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        device = tensors[0].device.type
-        precision = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-        ctx.run, ctx.precision = run, (device, *precision)
+        ctx.run, ctx.autocast = run, _autocast_now(tensors[0].device.type)
         ctx.save_for_backward(*tensors)
         return run(*tensors)
 
@@ -146,13 +146,27 @@ class Recomputed(torch.autograd.Function):
             x.detach().requires_grad_(needed)
             for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
         ]
-        with torch.enable_grad(), torch.autocast(*ctx.precision):
+        with torch.enable_grad(), ctx.autocast():
             results = ctx.run(*tensors)
         pairs = [(x, g) for x, g in zip(results, gradients, strict=True) if x.requires_grad]
         outputs, given = [x for x, _ in pairs], [g for _, g in pairs]
         wanted = [x for x in tensors if x.requires_grad]
         found = iter(torch.autograd.grad(outputs, wanted, given, allow_unused=True))
         return None, *(next(found) if x.requires_grad else None for x in tensors)
+
+
+def _autocast_now(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """The autocast of this place, to be entered at another; some devices have none."""
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext
+    precision = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    return partial(torch.autocast, device, *precision)
+
+
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def _walk(
@@ -164,7 +178,7 @@ def _walk(
     reverse: bool,
 ) -> tuple[State, Tensor]:
     outputs = []
-    with torch.autocast(inputs[0].device.type, enabled=False):  # the state stays what it is
+    with _no_autocast(inputs[0].device.type):  # the state stays what it is
         for q, k, target, eta in _pieces(inputs, mini_batch, reverse):
             tokens = (x.to(state[0].dtype) for x in (q, k, target, eta))
             state, output = step(state, *tokens, *norm)

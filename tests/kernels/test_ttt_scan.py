@@ -1,11 +1,14 @@
 """The scans of both inner networks against their specification, and their cost in length."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 from ttt_inputs import EXACT, B, CountingBytes, H, K, arguments, largest, scalar
 from ttv_kernels.inner_step import gelu_gradient, gelu_second_derivative, loss_gradient
 from ttv_kernels.reference_step import gelu_derivative
@@ -164,18 +167,52 @@ def test_graph_and_saved_bytes_grow_linearly_with_length(op: str):
     assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.02)
 
 
+def counted(op: str, mini_batches: int, group: int | None, counter: Callable[[], Any]) -> list[Any]:
+    """What counters of work saw of the forward and of the backward pass."""
+    inputs = arguments(op, 5 * mini_batches)
+    with counter() as forward:
+        output, _ = OPS[op][0](*inputs, mini_batch=5, checkpoint_group=group)
+    gradient = torch.ones_like(output)
+    with counter() as backward:
+        torch.autograd.grad(output, inputs, gradient)
+    return [forward, backward]
+
+
 @both
-def test_backward_makes_no_gradient_of_full_length_per_mini_batch(op: str):
-    """The cost that made the public operation quadratic: bytes written in backward."""
-    run = OPS[op][0]
-    written = []
-    for mini_batches in (8, 16, 32):
-        inputs = arguments(op, 5 * mini_batches)
-        output, _ = run(*inputs, mini_batch=5)
-        with CountingBytes() as counter:
-            output.sum().backward()
-        written.append(counter.bytes)
-    assert written[2] - written[1] == pytest.approx(2 * (written[1] - written[0]), rel=0.02)
+@pytest.mark.parametrize("group", [None, 4])
+def test_arithmetic_is_proportional_to_length(op: str, group: int | None):
+    """Twice and four times the tokens: exactly that many operations, either way."""
+    flops = [
+        [
+            c.get_total_flops()
+            for c in counted(op, n, group, partial(FlopCounterMode, display=False))
+        ]
+        for n in (8, 16, 32)
+    ]
+    forward, backward = flops[0]
+    assert flops[1:] == [[2 * forward, 2 * backward], [4 * forward, 4 * backward]]
+    # Each product has two in backward; groups make those of the forward pass again.
+    assert backward == (2 if group is None else 3) * forward
+
+
+@both
+@pytest.mark.parametrize("group", [None, 4])
+def test_bytes_written_grow_linearly_with_length(op: str, group: int | None):
+    """What made the public operation quadratic: a gradient of full length per mini-batch."""
+    sizes = [[c.bytes for c in counted(op, n, group, CountingBytes)] for n in (8, 16, 32)]
+    for short, middle, long in zip(*sizes, strict=True):
+        assert long - middle == pytest.approx(2 * (middle - short), rel=0.02)
+
+
+@both
+@pytest.mark.parametrize("group", [None, 2])
+def test_nothing_asks_for_a_value_or_a_kind_of_device(op: str, group: int | None):
+    """The meta device has no values, and no autocast either: what runs there runs on any."""
+    inputs = [x.detach().to("meta").requires_grad_() for x in arguments(op, 23)]
+    output, state = OPS[op][0](*inputs, mini_batch=5, checkpoint_group=group)
+    gradients = torch.autograd.grad([output, *state], inputs, [output, *state])
+    assert {x.device.type for x in (output, *state, *gradients)} == {"meta"}
+    assert [x.shape for x in gradients] == [x.shape for x in inputs]
 
 
 @both

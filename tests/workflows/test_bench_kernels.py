@@ -15,7 +15,6 @@ from ttvcli.core.kernel_bench.shapes import Cost, Shape
 from ttvcli.errors import Interrupted, UsageError, WorkFailed
 from ttvcli.workflows import bench_kernels
 from ttvcli.workflows.bench_kernels import BenchKernelsConfig, plan, run
-from ttvcli.workflows.bench_kernels_rows import Job, Settings, finished
 
 SMALL: dict[str, Any] = {"heads": 2, "repeats": 1, "device": "cpu"}
 
@@ -305,21 +304,3 @@ def test_the_command_prints_rows_as_one_object(tiny: None) -> None:
     wrong = run_ttv("bench", "kernels", "--rows", "ttt_mpl")
     assert wrong.code == 2
     assert "did you mean ttt_mlp" in wrong.stderr
-
-
-@pytest.mark.parametrize(
-    ("side", "backward", "dtype", "given"),
-    [
-        ("triton", False, torch.bfloat16, True),
-        ("triton", True, torch.bfloat16, False),
-        ("triton", False, torch.float32, False),
-        ("scan", False, torch.bfloat16, False),
-    ],
-)
-def test_only_forward_kernels_in_half_precision_have_an_estimate(
-    side: str, backward: bool, dtype: torch.dtype, given: bool
-) -> None:
-    settings = Settings(torch.device("cuda"), dtype, 1, 1.0, False, [side])
-    job = Job("ttt_mlp", side, Shape(3), backward, Cost(1e12, 1e9), None, None)
-    row = finished(job, [(0.1, 0.1)], settings, Roofline(1e14, 1e12), "NVIDIA H100 80GB HBM3")
-    assert ("estimate_rtx_4090_seconds" in row) == given

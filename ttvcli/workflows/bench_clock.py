@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -27,6 +28,28 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of one run, and the bytes it took on a card beyond its inputs (None on a CPU)."""
+
+    wall: float
+    cpu: float
+    peak_bytes: int | None = None
+
+
+def start_peak(device: torch.device) -> int:
+    """Forget the most memory that was taken on a card; returns what is."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def peak_since(held: int, device: torch.device) -> int | None:
+    """Bytes taken beyond `held` at the most, on a card."""
+    return torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else None
+
+
 def machine(device: torch.device, *packages: str) -> dict[str, Any]:
     """Device, threads, date, and the versions of ttv, torch and these packages."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
@@ -37,6 +60,14 @@ def machine(device: torch.device, *packages: str) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "ttv": producer().removeprefix("ttv "),
-            **{package: version(package) for package in ("torch", *packages)},
+            **{package: _version(package) for package in ("torch", *packages)},
         },
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it is part of another package, or not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

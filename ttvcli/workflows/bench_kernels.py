@@ -5,6 +5,7 @@ listed with the reason, so that no number is missing in silence.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,18 @@ import torch
 
 from ttvcli.artifacts.atomic import write_text
 from ttvcli.core.device import DTYPES
-from ttvcli.core.kernel_bench import gate, roofline, sides
+from ttvcli.core.kernel_bench import roofline
+from ttvcli.core.kernel_bench.published import PUBLISHED_SIDES, SIZES, Size
 from ttvcli.core.kernel_bench.shapes import HEAD_WIDTH, HEADS, TEXT_TOKENS, Shape
-from ttvcli.core.kernel_bench.sides import OPS, SIDES, Operation
-from ttvcli.errors import Interrupted, UsageError, WorkFailed, nearest
+from ttvcli.core.kernel_bench.sides import OPS, SIDES
+from ttvcli.errors import Interrupted, UsageError, nearest
 from ttvcli.workflows.bench_clock import listed, machine
+from ttvcli.workflows.bench_kernels_check import checked
+from ttvcli.workflows.bench_kernels_published import (
+    check_published,
+    measure_published,
+    relate_published,
+)
 from ttvcli.workflows.bench_kernels_rows import (
     PASSES,
     ROWS,
@@ -28,10 +36,12 @@ from ttvcli.workflows.bench_kernels_rows import (
     measure,
     relate,
 )
+from ttvcli.workflows.bench_kernels_text import readable, title
 from ttvcli.workflows.components import device_named
 from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.step import SILENT, Plan, Progress
 
+SIZE_SETS = ("video", "published")
 CPU_HEADS = 4
 CPU_SECONDS = (3,)
 
@@ -40,6 +50,13 @@ CPU_SECONDS = (3,)
 class BenchKernelsConfig:
     """Settings of `ttv bench kernels`."""
 
+    sizes: str = field(
+        default="video",
+        metadata={
+            "help": "video: lengths in seconds; published: sizes at which the public operations "
+            "were measured on a CPU, with the memory they take"
+        },
+    )
     rows: str = field(default="", metadata={"help": "names of rows, commas between; empty is all"})
     seconds: str = field(
         default="",
@@ -74,6 +91,7 @@ class BenchKernelsConfig:
         if not self.limit > 0:
             raise UsageError(f"limit must be above 0, got {self.limit}")
         known: dict[str, list[str]] = {
+            "sizes": list(SIZE_SETS),
             "rows": list(ROWS),
             "passes": list(PASSES),
             "sides": list(SIDES),
@@ -83,12 +101,35 @@ class BenchKernelsConfig:
             for name in listed(getattr(self, setting)):
                 if name not in names:
                     raise UsageError(f"{setting}: there is no {name!r}", fix=nearest(name, names))
+        if self.sizes == "published":
+            self._check_published()
         if self.dtype not in ("auto", *DTYPES):
             raise UsageError(
                 f"there is no dtype {self.dtype!r}", fix=nearest(self.dtype, ("auto", *DTYPES))
             )
         if self.out is not None:
             check_output_file(self.out, ".jsonl", "--out")
+
+    def _check_published(self) -> None:
+        """These sizes say themselves how many tokens and heads; they are those of a CPU in fp32."""
+        for name in ("seconds", "heads", "mini_batch", "passes", "compile"):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UsageError(f"{name} is fixed by --sizes published", fix=f"leave {name} out")
+        for name, allowed in (("dtype", "fp32"), ("device", "cpu")):
+            given = getattr(self, name)
+            if given not in ("auto", allowed):
+                raise UsageError(
+                    f"--sizes published is measured with {name} {allowed}, got {given}",
+                    fix=f"leave {name} out",
+                )
+
+    def torch_device(self) -> torch.device:
+        """Where all of it runs."""
+        return device_named("cpu" if self.sizes == "published" else self.device)
+
+    def published_sizes(self) -> list[Size]:
+        """Those of the rows asked for."""
+        return [size for size in SIZES if size.row in self.row_names()]
 
     def row_names(self) -> list[str]:
         """The rows asked for, in their order."""
@@ -113,7 +154,11 @@ class BenchKernelsConfig:
             self.repeats,
             self.limit,
             self.compile,
-            [side for side in SIDES if side in listed(self.sides)],
+            [
+                side
+                for side in (SIDES if self.sizes == "video" else PUBLISHED_SIDES)
+                if side in listed(self.sides)
+            ],
         )
 
 
@@ -128,50 +173,33 @@ class BenchKernelsResult:
     @property
     def table(self) -> list[tuple[str, str]]:
         """Name and result of each row, to read."""
-        return [
-            (f"{row['row']} {row['side']} {row['pass']} {row['video_seconds']} s", _readable(row))
-            for row in self.rows
-        ]
+        return [(title(row), readable(row)) for row in self.rows]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
         return {"rows": self.rows, "paths": [str(path) for path in self.paths]}
 
 
-def _readable(row: dict[str, Any]) -> str:
-    if "not_run" in row:
-        return f"not run: {row['not_run']}"
-    parts = [
-        f"{row['seconds']:.4g} s",
-        f"{row['tflops']:.3g} TFLOP/s",
-        f"{row['gb_s']:.3g} GB/s",
-        f"{row['bound_share']:.0%} of what {row['bound']} allows",
-    ]
-    if "times_public" in row:
-        parts.append(f"{row['times_public']:.2f}x the public operation")
-    if "local_attention_ratio" in row:
-        parts.append(f"{row['local_attention_ratio']:.2f} of local attention")
-    if "training_ratio" in row:
-        parts.append(f"{row['training_ratio']:.2f} with forward")
-    if "estimate_rtx_4090_seconds" in row:
-        parts.append(f"estimate for an RTX 4090: {row['estimate_rtx_4090_seconds']:.4g} s")
-    return ", ".join(parts)
-
-
 def plan(config: BenchKernelsConfig) -> Plan:
     """Say what would be measured."""
-    device = device_named(config.device)
-    settings, shapes = config.settings(device), config.shapes(device)
-    return Plan(
-        command="bench kernels",
-        items=[
+    device = config.torch_device()
+    settings = config.settings(device)
+    if config.sizes == "published":
+        sizes = [(size.name, size.purpose) for size in config.published_sizes()]
+    else:
+        sizes = [
             *[(f"row {name}", ROWS[name]) for name in config.row_names()],
             *[
                 (f"{shape.seconds} s", f"{shape.tokens} tokens, {shape.heads} heads")
-                for shape in shapes
+                for shape in config.shapes(device)
             ],
-            ("sides", ", ".join(settings.sides)),
             ("passes", config.passes),
+        ]
+    return Plan(
+        command="bench kernels",
+        items=[
+            *sizes,
+            ("sides", ", ".join(settings.sides)),
             ("number format", str(settings.dtype).removeprefix("torch.")),
             ("timed runs of each", settings.repeats),
         ],
@@ -187,29 +215,13 @@ def run(config: BenchKernelsConfig, progress: Progress = SILENT) -> BenchKernels
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = device_named(config.device)
-    settings, lengths = config.settings(device), config.shapes(device)
-    names = config.row_names()
+    device = config.torch_device()
     about = machine(device, *(["triton"] if device.type == "cuda" else []))
     rows: list[dict[str, Any]] = []
     try:
-        progress.start("checking against the reference")
-        runs, errors = _checked([name for name in names if name in OPS], config, settings)
-        rates = roofline.measure(device, settings.dtype)
-        passes = [which for which in PASSES if which in listed(config.passes)]
-        steps = [(s, name, which) for s in lengths for name in names for which in passes]
-        progress.start("measuring", total=len(steps) * settings.repeats, unit="rounds")
-        for shape, name, which in steps:
-            group = list(jobs(name, shape, which == "backward", settings, runs, rates))
-            times, failed = measure(group, settings, progress.advance)
-            for job in group:
-                found: dict[str, Any] = {"not_run": failed.get(job.side)}
-                if job.side in times:
-                    found = finished(job, times[job.side], settings, rates, about["device_name"])
-                    if (name, job.side) in errors:
-                        found["relative_error"] = errors[name, job.side]
-                rows.append({**_facts(job, config, settings), **found, **about})
-            relate(rows)
+        for found in _measured(config, config.settings(device), about["device_name"], progress):
+            rows += [{"bench": "kernels", "sizes": config.sizes, **row, **about} for row in found]
+            (relate_published if config.sizes == "published" else relate)(rows)
             if config.out is not None:
                 write_text(config.out, "".join(json.dumps(row) + "\n" for row in rows))
     except KeyboardInterrupt:
@@ -222,9 +234,41 @@ def run(config: BenchKernelsConfig, progress: Progress = SILENT) -> BenchKernels
     return BenchKernelsResult(rows, [config.out] if config.out else [])
 
 
-def _facts(job: Job, config: BenchKernelsConfig, settings: Settings) -> dict[str, Any]:
+def _measured(
+    config: BenchKernelsConfig, settings: Settings, device_name: str, progress: Progress
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows as they get ready."""
+    names = config.row_names()
+    progress.start("checking against the reference")
+    if config.sizes == "published":
+        sizes = config.published_sizes()
+        check_published(sizes, settings)
+        progress.start("measuring", total=len(sizes) * len(settings.sides), unit="sides")
+        yield from measure_published(sizes, settings, config.threads, progress.advance)
+        return
+    sound = checked([name for name in names if name in OPS], config.mini_batch, settings)
+    rates = roofline.measure(settings.device, settings.dtype)
+    passes = [which for which in PASSES if which in listed(config.passes)]
+    steps = [
+        (s, n, which) for s in config.shapes(settings.device) for n in names for which in passes
+    ]
+    progress.start("measuring", total=len(steps) * settings.repeats, unit="rounds")
+    for shape, name, which in steps:
+        group = list(jobs(name, shape, which == "backward", settings, sound, rates))
+        times, failed = measure(group, settings, progress.advance)
+        rows = []
+        for job in group:
+            found: dict[str, Any] = {"not_run": failed.get(job.side)}
+            if job.side in times:
+                found = finished(job, times[job.side], settings, rates, device_name)
+                if (name, job.side) in sound.errors:
+                    found["relative_error"] = sound.errors[name, job.side]
+            rows.append({**_facts(job, settings), **found})
+        yield rows
+
+
+def _facts(job: Job, settings: Settings) -> dict[str, Any]:
     return {
-        "bench": "kernels",
         "row": job.row,
         "side": job.side,
         "pass": PASSES[job.backward],
@@ -235,35 +279,3 @@ def _facts(job: Job, config: BenchKernelsConfig, settings: Settings) -> dict[str
         "mini_batch": job.shape.mini_batch,
         "dtype": str(settings.dtype).removeprefix("torch."),
     }
-
-
-def _checked(
-    ops: list[str], config: BenchKernelsConfig, settings: Settings
-) -> tuple[dict[tuple[str, str], Operation], dict[tuple[str, str], float]]:
-    """The implementations that can run here, and how far each is from the reference at most."""
-    runs: dict[tuple[str, str], Operation] = {}
-    errors: dict[tuple[str, str], float] = {}
-    allowed = gate.TOLERANCE[settings.dtype]
-    for op in ops:
-        for side in settings.sides:
-            if sides.obstacle(side, settings.device, settings.compiled):
-                continue
-            runs[op, side] = sides.operation(op, side)
-            found = gate.distances(
-                runs[op, side],
-                op,
-                side,
-                mini_batch=config.mini_batch,
-                dtype=settings.dtype,
-                device=settings.device,
-            )
-            worst = max(found, key=lambda name: (found[name] != found[name], found[name]))
-            if not found[worst] <= allowed:
-                raise WorkFailed(
-                    f"{op} {side}: {worst} is {found[worst]:.1e} away from the reference, "
-                    f"{allowed:.0e} is allowed",
-                    where=f"{settings.device}, {settings.dtype}, mini-batch {config.mini_batch}",
-                    fix="pytest tests/kernels finds the part that differs; nothing was timed",
-                )
-            errors[op, side] = found[worst]
-    return runs, errors

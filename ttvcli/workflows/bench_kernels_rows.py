@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from ttvcli.core.kernel_bench import shapes, sides
 from ttvcli.core.kernel_bench.roofline import Roofline, ada_estimate
 from ttvcli.core.kernel_bench.shapes import Cost, Shape
 from ttvcli.core.kernel_bench.sides import LAYERS, OPS, Operation, Prepare
-from ttvcli.workflows.bench_clock import timed
+from ttvcli.workflows.bench_clock import Timed, peak_since, start_peak, timed
 from ttvcli.workflows.doctor import memory_bytes
 
 GIB = 2**30
@@ -43,6 +43,15 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """Of (operation, side): what can run here, how far from the reference, or why it cannot."""
+
+    runs: dict[tuple[str, str], Operation] = field(default_factory=dict)
+    errors: dict[tuple[str, str], float] = field(default_factory=dict)
+    reasons: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Job:
     """One pass of one side of a row; `build` allocates its inputs, `warm` those of a trial run."""
 
@@ -61,14 +70,13 @@ def jobs(
     shape: Shape,
     backward: bool,
     settings: Settings,
-    runs: dict[tuple[str, str], Operation],
+    sound: Checked,
     rates: Roofline,
 ) -> Iterator[Job]:
-    """The sides of a row at one length; `runs` has the implementations that passed the check."""
+    """The sides of a row at one length; `sound` has the implementations that passed the check."""
     if row in OPS:
         for side in settings.sides:
-            run = runs.get((row, side))
-            yield _operation_job(row, side, shape, backward, settings, run, rates)
+            yield _operation_job(row, side, shape, backward, settings, sound, rates)
     elif row == "local-attention":
         cost = shapes.attention_cost(shape, backward, settings.size)
         work = partial(sides.attention_work, shape, backward, settings.dtype, settings.device)
@@ -86,17 +94,16 @@ def _operation_job(
     shape: Shape,
     backward: bool,
     settings: Settings,
-    run: Operation | None,
+    sound: Checked,
     rates: Roofline,
 ) -> Job:
     cost = shapes.ttt_cost(op, shape, backward, settings.size)
+    run, reason = sound.runs.get((op, side)), sound.reasons.get((op, side))
     if run is None:
-        reason = sides.obstacle(side, settings.device, settings.compiled)
         return Job(op, side, shape, backward, cost, None, None, reason)
     floor = rates.seconds(cost)
     if side == "public" and backward:
         floor += shapes.quadratic_bytes(shape, settings.size) / rates.bandwidth
-    reason = None
     if side == "public" and shape.tokens % shape.mini_batch:
         reason = f"{shape.tokens} tokens do not divide into mini-batches of {shape.mini_batch}"
     reason = reason or _too_much(
@@ -145,6 +152,7 @@ def _too_much(floor: float, room: float, settings: Settings) -> str | None:
         return f"takes {floor:.0f} s at least; --limit allows {settings.limit:.0f} s"
     free = memory_bytes()
     if settings.device.type == "cuda":
+        torch.cuda.empty_cache()  # what earlier rows left there is free, but looks taken
         free = torch.cuda.mem_get_info(settings.device)[0]
     if free is not None and room > free:
         return f"takes {room / GIB:.0f} GiB at least, {free / GIB:.0f} GiB are free"
@@ -153,47 +161,70 @@ def _too_much(floor: float, room: float, settings: Settings) -> str | None:
 
 def measure(
     group: list[Job], settings: Settings, advance: Callable[[], None]
-) -> tuple[dict[str, list[tuple[float, float]]], dict[str, str]]:
-    """Wall and CPU seconds of each side that runs, taking turns; and why others did not."""
-    times: dict[str, list[tuple[float, float]]] = {}
+) -> tuple[dict[str, list[Timed]], dict[str, str]]:
+    """Each side that runs, timed while taking turns; and why others did not."""
+    times: dict[str, list[Timed]] = {}
     failed: dict[str, str] = {job.side: job.not_run for job in group if job.not_run}
     ready: dict[str, Prepare] = {}
     for job in group:
         if job.not_run is None and job.build is not None:
-            try:
-                if job.warm is not None:
-                    job.warm()()()
-                ready[job.side] = job.build()
-            except torch.OutOfMemoryError:
-                failed[job.side] = "out of memory"
+            reason = _attempt(partial(_make_ready, job, ready))
+            if reason:
+                failed[job.side] = reason
     for turn in range(settings.repeats):
         order = list(ready)
         for side in order if turn % 2 == 0 else order[::-1]:
-            try:
-                work = ready[side]()
-                times.setdefault(side, []).append(timed(work, settings.device))
-                del work
-            except torch.OutOfMemoryError:
-                failed[side] = "out of memory"
-                times.pop(side, None)
-                del ready[side]
+            taken = times.setdefault(side, [])
+            reason = _attempt(partial(_take_turn, ready[side], settings.device, taken))
+            if reason:
+                failed[side] = reason
+                del times[side], ready[side]
         advance()
     return times, failed
 
 
+def _attempt(work: Callable[[], None]) -> str | None:
+    """Do it; what ran out of memory or cannot be compiled is a reason, and holds nothing."""
+    try:
+        work()
+    except torch.OutOfMemoryError:
+        return "out of memory"
+    except Exception as error:
+        reason = sides.refusal(error)
+        if reason is None:
+            raise
+        return reason
+    return None
+
+
+def _make_ready(job: Job, ready: dict[str, Prepare]) -> None:
+    assert job.build is not None
+    if job.side == "compiled":
+        sides.forget_compiled()
+    if job.warm is not None:
+        job.warm()()()
+    ready[job.side] = job.build()
+
+
+def _take_turn(prepare: Prepare, device: torch.device, taken: list[Timed]) -> None:
+    held = start_peak(device)
+    taken.append(Timed(*timed(prepare(), device), peak_bytes=peak_since(held, device)))
+
+
 def finished(
     job: Job,
-    times: list[tuple[float, float]],
+    times: list[Timed],
     settings: Settings,
     rates: Roofline,
     device_name: str,
 ) -> dict[str, Any]:
     """What was measured, beside what the machine could do."""
-    seconds = statistics.median(wall for wall, _ in times)
+    seconds = statistics.median(turn.wall for turn in times)
     bound = rates.seconds(job.cost)
-    row = {
+    row: dict[str, Any] = {
         "seconds": seconds,
-        "cpu_seconds": statistics.median(cpu for _, cpu in times),
+        "cpu_seconds": statistics.median(turn.cpu for turn in times),
+        "peak_bytes": times[0].peak_bytes,
         "repeats": len(times),
         "flop": job.cost.flop,
         "bytes": job.cost.bytes,
@@ -214,9 +245,10 @@ def finished(
 def relate(rows: list[dict[str, Any]]) -> None:
     """Add the ratios between rows of the same length and pass; above 1 is slower, or quicker.
 
-    `times_public`: how many times as quick as the public operation. `local_attention_ratio`: of an
-    operation, both directions over local attention alone; of a layer, over the layer without TTT.
-    `training_ratio`: the same of forward and backward together.
+    `times_public`, `times_compiled`: how many times as quick as the public operation, and as our
+    compiled scan. `local_attention_ratio`: of an operation, both directions over local attention
+    alone; of a layer, over the layer without TTT. `training_ratio`: the same of forward and
+    backward together.
     """
     seconds = {
         (row["row"], row["side"], row["pass"], row["video_seconds"]): row["seconds"]
@@ -227,8 +259,10 @@ def relate(rows: list[dict[str, Any]]) -> None:
         if "seconds" not in row:
             continue
         name, which, length = row["row"], row["pass"], row["video_seconds"]
-        if name in OPS and row["side"] != "public" and (name, "public", which, length) in seconds:
-            row["times_public"] = seconds[name, "public", which, length] / row["seconds"]
+        for other_side in ("public", "compiled") if name in OPS else ():
+            other_seconds = seconds.get((name, other_side, which, length))
+            if row["side"] != other_side and other_seconds is not None:
+                row[f"times_{other_side}"] = other_seconds / row["seconds"]
         if name == "local-attention" or row["side"] == "none":
             continue
         other = ("layer", "none") if name == "layer" else ("local-attention", "sdpa")

@@ -17,6 +17,10 @@ from ttvcli.cli.options import (
 )
 from ttvcli.cli.run_step import execute
 
+Sizes = Annotated[
+    str | None,
+    typer.Option("--sizes", help="video: of --seconds; published: public CPU sizes, with memory."),
+]
 Rows = Annotated[
     str | None,
     typer.Option("--rows", help="ttt_linear, ttt_mlp, local-attention, layer; default all."),
@@ -52,6 +56,7 @@ def register(app: typer.Typer) -> None:
     @app.command("kernels")
     def kernels(
         out: Out = None,
+        sizes: Sizes = None,
         rows: Rows = None,
         seconds: Seconds = None,
         heads: Heads = None,
@@ -78,9 +83,13 @@ def register(app: typer.Typer) -> None:
         quick as the public operation, and the ratio to local attention. What cannot run here is
         listed with the reason.
 
+        With --sizes published: the sizes at which the public operations were measured on a CPU, and
+        the whole TTT layer, each side in a process of its own, with the memory it takes.
+
         \b
         Examples:
           ttv bench kernels --threads 1 -o rows.jsonl
+          ttv bench kernels --sizes published --threads 1 --repeats 1 -o cpu.jsonl
           ttv bench kernels --rows ttt_mlp --heads 1 --sides scan,public --json
           ttv bench kernels --device cuda --seconds 3,63 -o h100.jsonl
         """
@@ -88,6 +97,7 @@ def register(app: typer.Typer) -> None:
             "bench_kernels",
             {
                 "out": out,
+                "sizes": sizes,
                 "rows": rows,
                 "seconds": seconds,
                 "heads": heads,

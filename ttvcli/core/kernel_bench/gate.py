@@ -5,6 +5,7 @@ from torch import Tensor
 from ttv_kernels.ttt_linear.reference import reference as linear_reference
 from ttv_kernels.ttt_mlp.reference import reference as mlp_reference
 
+from ttvcli.core.kernel_bench.published import Size, layer, layer_inputs
 from ttvcli.core.kernel_bench.sides import CHECKPOINT_GROUP, Operation, arguments
 
 REFERENCES = {"ttt_linear": linear_reference, "ttt_mlp": mlp_reference}
@@ -44,6 +45,21 @@ def distances(
     theirs = [truth, *true_state, *true_gradients]
     ours |= {f"d {name}": x for name, x in zip(names, gradients, strict=True)}
     return {name: _distance(x, y) for (name, x), y in zip(ours.items(), theirs, strict=True)}
+
+
+def layer_distances(op: str, side: str, mini_batch: int) -> dict[str, float]:
+    """How far a whole layer and its gradients are from the same layer in float64, not in groups."""
+    size = Size("layer", op, MINI_BATCHES * mini_batch, HEADS, mini_batch, training=True)
+    made, exact = layer(size, side), layer(size, "scan").double()
+    exact.checkpoint_group = None
+    x, rotary = layer_inputs(size)
+    exact_x = x.detach().double().requires_grad_()
+    output, truth = made(x, rotary), exact(exact_x, rotary)
+    gradients = torch.autograd.grad(_scalar(output, ()), [x, *made.parameters()])
+    true_gradients = torch.autograd.grad(_scalar(truth, ()), [exact_x, *exact.parameters()])
+    names = ["d x", *(f"d {name}" for name, _ in made.named_parameters())]
+    pairs = zip(names, gradients, true_gradients, strict=True)
+    return {"output": _distance(output, truth)} | {n: _distance(a, b) for n, a, b in pairs}
 
 
 def _distance(ours: Tensor, truth: Tensor) -> float:

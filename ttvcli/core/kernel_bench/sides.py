@@ -28,6 +28,8 @@ OPS = ("ttt_linear", "ttt_mlp")
 LAYERS = (*OPS, "ttt_large_chunk")
 SIDES = ("scan", "public", "compiled", "triton")
 BASE_LR = {"ttt_linear": 1.0, "ttt_mlp": 0.1}
+# By name: Triton need not be there, and PyTorch's compiler takes seconds to import.
+COMPILER_ERRORS = {"TorchDynamoException", "OutOfResources", "CompilationError", "PTXASError"}
 CHECKPOINT_GROUP = 16  # mini-batches, as the public training has it
 
 Operation = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
@@ -41,7 +43,8 @@ def operation(op: str, side: str) -> Operation:
     if side == "public":
         return dual_linear if linear else dual_mlp
     if side == "compiled":
-        step = torch.compile(linear_step if linear else mlp_step, dynamic=False)
+        # Whole, so that too many variants are an error: otherwise they would run as they are.
+        step = torch.compile(linear_step if linear else mlp_step, dynamic=False, fullgraph=True)
         return partial(_scan, partial(scan_linear if linear else scan_mlp, step=step))
     return partial(ttt_linear if linear else ttt_mlp, backend=side)
 
@@ -54,16 +57,33 @@ def _scan(
     return scan(*arguments[:4], arguments[4:6], arguments[6:], eps=eps, **counts)
 
 
-def obstacle(side: str, device: torch.device, compiled: bool) -> str | None:
+def obstacle(side: str, device: torch.device, compiled: bool, mini_batch: int = 64) -> str | None:
     """Why a side cannot be measured on this device; None if it can."""
     if side == "triton":
         # Its interpreter would run elsewhere too, but says nothing about speed.
         if device.type != "cuda":
             return "needs a CUDA device"
+        if mini_batch not in dispatch.MINI_BATCHES:
+            return f"mini-batch {mini_batch} is not one of {dispatch.MINI_BATCHES}"
         return dispatch.why_no_triton_on(device)
-    if side == "compiled" and device.type != "cuda" and not compiled:
-        return "compiles for minutes on a CPU; --compile measures it"
+    if side == "compiled":
+        if device.type != "cuda":
+            return None if compiled else "compiles for minutes on a CPU; --compile measures it"
+        if not dispatch.triton_imports():
+            return "the package triton cannot be imported"
     return None
+
+
+def refusal(error: Exception) -> str | None:
+    """What a compiler says that cannot make a side for this device; None for any other error."""
+    if not {kind.__name__ for kind in type(error).__mro__} & COMPILER_ERRORS:
+        return None
+    return f"does not compile here: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+
+
+def forget_compiled() -> None:
+    """Start over with compiled steps: PyTorch keeps few variants, and each length has its own."""
+    torch.compiler.reset()
 
 
 def arguments(
