@@ -1,7 +1,7 @@
 """Give every segment a usable English caption: from where captions stand, a model, or by hand.
 
 Nothing is lost: a caption that is good enough stays, one that is replaced is kept as
-`replaced_caption`, and the manifest is written beside and renamed.
+`replaced`, and the manifest is written beside and renamed.
 """
 
 from collections import Counter
@@ -14,32 +14,24 @@ from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.captions import read_caption_table
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import read_manifest, to_line, write_manifest
-from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, plain
-from ttvcli.core.captions.check import (
-    UNDETERMINED,
-    Verdict,
-    check_caption,
-    normal,
-    repeated_texts,
-)
-from ttvcli.core.video.errors import UnreadableVideo
+from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, plain, read_header
+from ttvcli.core.captions.check import check_caption
+from ttvcli.errors import UsageError
 from ttvcli.workflows.caption_ask import Journal, ask_all
 from ttvcli.workflows.caption_fill_in import FillIn, Gap, rows_by_clip
+from ttvcli.workflows.caption_judge import BY_HAND, WANTED, Judged
 from ttvcli.workflows.caption_model import (
-    TINY_WORLD,
     CaptionConfig,
     Captioner,
     check_captioner,
     load_captioner,
     read_instruction,
 )
-from ttvcli.workflows.caption_sources import Library, Span, cut_into_segments, load_library
+from ttvcli.workflows.caption_sources import Library, load_library
 from ttvcli.workflows.step import SILENT, Plan, Progress, StopRequest, stop_on_signal
 
 REPORT_NAME = "captions.json"
-BY_HAND = "hand"
-_TRUSTED = (BY_HAND, "synth", TINY_WORLD)  # they may say the same of many videos
-_WANTED = "replaced"  # the problem of a good caption that --force replaces
+_OF_A_CAPTION = ("caption", "language", "caption_source", "caption_problem")
 
 __all__ = ["CaptionConfig", "CaptionResult", "plan", "run"]
 
@@ -74,7 +66,7 @@ def plan(config: CaptionConfig) -> Plan:
     check_captioner(config)
     read_instruction(config)
     library = load_library(config.source, config.out, config.limit)
-    work = _Captions(config, library)
+    work = Judged(config, library)
     gaps = work.gaps()
     problems = Counter(gap.problem for gap in gaps)
     items: list[tuple[str, str | int | float]] = [
@@ -112,53 +104,12 @@ def run(
     """
     check_captioner(config)
     library = load_library(config.source, config.out, config.limit)
-    with only_writer(library.manifest.parent), stop_on_signal() as stop:
-        if config.out is not None and not (config.out / HEADER_NAME).exists():
-            claim_folder(config.out, header("clips", {"step": "prep caption"}))
+    folder = library.manifest.parent
+    _check_kind(library)
+    with only_writer(folder), stop_on_signal() as stop:
+        if not library.in_place:
+            claim_folder(folder, header("clips", {"step": "prep caption"}), force=config.force)
         return _Run(config, library, progress, load, stop).all()
-
-
-class _Captions:
-    """The captions of a library, judged."""
-
-    def __init__(self, config: CaptionConfig, library: Library) -> None:
-        self.library = library
-        self.rules = config.rules()
-        self.everything = config.force and bool(config.captioner)
-        self.unsure = 0
-        self.unreadable: dict[int, UnreadableVideo] = {}
-        texts = (
-            [span["caption"] for span in clip.spans if _may_repeat(span)]
-            for clip in library.clips.values()
-        )
-        self.repeated = repeated_texts(texts, self.rules)
-
-    def gaps(self) -> list[Gap]:
-        """Judge every caption, note its language, and return the segments that need another."""
-        found = []
-        for number, clip in self.library.clips.items():
-            verdicts = [self._judge(span) for span in clip.spans]
-            wanting = self.everything or any(verdict.problem for verdict in verdicts)
-            if clip.whole and wanting:
-                try:
-                    cut_into_segments(clip)
-                except UnreadableVideo as error:
-                    self.unreadable[number] = error
-                verdicts = [verdicts[0]] * len(clip.spans)
-            for place, (span, verdict) in enumerate(zip(clip.spans, verdicts, strict=True)):
-                _note(span, verdict)
-                self.unsure += verdict.unsure
-                problem = verdict.problem or (_WANTED if self.everything else "")
-                if problem:
-                    found.append(Gap(number, place, problem))
-        return found
-
-    def _judge(self, span: Span) -> Verdict:
-        declared = str(span.get("language") or "")
-        verdict = check_caption(span["caption"], self.rules, declared=declared)
-        if not verdict.problem and _may_repeat(span) and normal(span["caption"]) in self.repeated:
-            return Verdict("repeated", verdict.language, verdict.confidence)
-        return verdict
 
 
 class _Run:
@@ -175,7 +126,7 @@ class _Run:
         self.progress = progress
         self.load = load
         self.stop = stop
-        self.work = _Captions(config, library)
+        self.work = Judged(config, library)
         self.failures: dict[Gap, tuple[str, str]] = {}
         self.captioned: Counter[str] = Counter()
         self.unmatched = 0
@@ -183,6 +134,7 @@ class _Run:
     def all(self) -> CaptionResult:
         fill_in = FillIn(self.library, self.config.fill_in)
         written = fill_in.earlier(force=self.config.force)
+        self._check_handwork(fill_in, written)
         gaps = self.work.gaps()
         self.progress.note(self._summary(gaps))
         journal = Journal(self.library.manifest)
@@ -190,8 +142,8 @@ class _Run:
         left = self._from_file(left)
         left = self._from_captioner(left, journal)
         write = self._write_manifest()
-        open_gaps = [gap for gap in left if gap.problem != _WANTED]
-        fill_in.remove_sheets(set(gaps) - set(open_gaps))
+        open_gaps = [gap for gap in left if gap.problem != WANTED]
+        fill_in.remove_sheets(open_gaps)
         sheets, unread = (
             fill_in.draw(open_gaps, self.progress) if self.config.sheets else (set(), {})
         )
@@ -213,11 +165,19 @@ class _Run:
             failed=failed,
         )
 
+    def _check_handwork(self, fill_in: FillIn, written: dict[tuple[str, int | None], str]) -> None:
+        """Refuse to let a model write what somebody has written already."""
+        if written and self.config.captioner and not (self.config.from_file or self.config.force):
+            raise UsageError(
+                f"{len(written)} captions are filled in by hand and would not be used",
+                where=str(fill_in.path),
+                fix=f"add --from-file {fill_in.path}, or --force to leave them",
+            )
+
     def _from_earlier_output(self, gaps: list[Gap]) -> list[Gap]:
         """Take what an earlier run wrote into another folder; the source does not have it."""
         manifest = self.library.manifest
-        in_place = manifest.parent.resolve() == self.library.root.resolve()
-        if in_place or self.config.force or not gaps or not manifest.is_file():
+        if self.library.in_place or self.config.force or not gaps or not manifest.is_file():
             return gaps
         earlier = {str(record.get("path")): record for record in read_manifest(manifest)}
         lines = self.library.finished()
@@ -228,8 +188,9 @@ class _Run:
             now = self.library.clips[gap.clip].spans[gap.span]
             old = spans[gap.span] if gap.span < len(spans) else {}
             same = (old.get("start"), old.get("end")) == (now.get("start"), now.get("end"))
-            replaced = old.get("replaced_caption", "") == now["caption"]
-            if same and replaced and old.get("caption") and not old.get("caption_problem"):
+            replaced = (old.get("replaced") or [{}])[-1].get("caption", "")
+            usable = old.get("caption") and not old.get("caption_problem")
+            if same and usable and replaced == now["caption"]:
                 now.update(old)
             else:
                 left.append(gap)
@@ -255,7 +216,7 @@ class _Run:
                     if not row.caption or (gap is None and not self.config.force):
                         continue
                     verdict = check_caption(row.caption, self.work.rules, declared=row.language)
-                    gap = gap or Gap(number, place, _WANTED)
+                    gap = gap or Gap(number, place, WANTED)
                     if verdict.problem:
                         self.failures[gap] = (verdict.problem, f"in {table.name}: {row.caption}")
                         continue
@@ -287,7 +248,8 @@ class _Run:
     def _put(self, gap: Gap, caption: str, source: str, language: str) -> None:
         span = self.library.clips[gap.clip].spans[gap.span]
         if span["caption"] and span["caption"] != caption:
-            span["replaced_caption"] = span["caption"]
+            before = {key: span[key] for key in _OF_A_CAPTION if key in span}
+            span["replaced"] = [*(span.get("replaced") or []), before]
         span.pop("caption_problem", None)
         span |= {"caption": caption, "language": language, "caption_source": source}
         self.failures.pop(gap, None)
@@ -349,26 +311,23 @@ class _Run:
         write_json(self.library.manifest.parent / REPORT_NAME, report)
 
 
-def _may_repeat(span: Span) -> bool:
-    source = str(span.get("caption_source") or "")
-    return bool(span["caption"]) and source.partition(":")[0] not in (
-        *_TRUSTED,
-        "endpoint",
-        "transformers",
-    )
-
-
-def _note(span: Span, verdict: Verdict) -> None:
-    """Record what a caption was found to be."""
-    if not span["caption"]:
-        span.pop("caption_source", None)
-        span.pop("language", None)
-    elif verdict.language not in ("", UNDETERMINED) or not span.get("language"):
-        span["language"] = verdict.language or UNDETERMINED
-    if verdict.problem and span["caption"]:
-        span["caption_problem"] = verdict.problem
-    else:
-        span.pop("caption_problem", None)
+def _check_kind(library: Library) -> None:
+    """Refuse folders whose manifest describes something else than videos."""
+    folder = library.manifest.parent
+    if (folder / HEADER_NAME).is_file():
+        kind = read_header(folder).get("kind")
+        if kind != "clips":
+            raise UsageError(
+                f"the folder holds {kind}, not clips",
+                where=str(folder),
+                fix="give the folder of the videos",
+            )
+    elif not library.in_place and library.manifest.exists():
+        raise UsageError(
+            "the output folder has a manifest of something else",
+            where=str(folder),
+            fix="choose another --out",
+        )
 
 
 def _counted(values: Any) -> dict[str, int]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.segment_frames import read_segments
 from ttvcli.errors import Interrupted, WorkFailed
 from ttvcli.workflows.caption_fill_in import Gap, bounds
-from ttvcli.workflows.caption_model import Captioner, NoCaption, View
+from ttvcli.workflows.caption_model import FAILED, Captioner, NoCaption, View
 from ttvcli.workflows.caption_sources import Library
 from ttvcli.workflows.step import Progress, StopRequest
 
@@ -100,6 +101,7 @@ class _Asking:
         self.captions: dict[Gap, str] = {}
         self.failures: dict[Gap, Failure] = {}
         self.answered = False
+        self.unanswered = 0  # requests that failed
 
     def all(self, gaps: list[Gap]) -> tuple[dict[Gap, str], dict[Gap, Failure]]:
         keys = {gap: self._key(gap) for gap in gaps}
@@ -114,7 +116,7 @@ class _Asking:
             self._several(views, keys)
         else:
             for gap, view in views:
-                self._take(gap, keys[gap], lambda view=view: self.captioner(view))
+                self._take(gap, keys[gap], partial(self.captioner, view))
                 self._check(len(gaps))
         self.progress.finish()
         return self.captions, self.failures
@@ -149,15 +151,16 @@ class _Asking:
 
     def _take(self, gap: Gap, key: str, answer: Callable[[], str]) -> None:
         try:
-            self._keep(gap, key, answer())
+            text = answer()
             self.answered = True
+            self._keep(gap, key, text)
         except NoCaption as none:
             self._fail(gap, none.reason, none.detail)
+            self.unanswered += none.reason == FAILED
         self.progress.advance(1, **({"failed": len(self.failures)} if self.failures else {}))
-        failed = [reason for reason, _ in self.failures.values() if reason == "captioner_failed"]
-        if not self.answered and len(failed) >= _MOST_FAILURES:
+        if not self.answered and self.unanswered >= _MOST_FAILURES:
             raise WorkFailed(
-                f"the captioner failed {len(failed)} times and never answered: "
+                f"the captioner failed {self.unanswered} times and never answered: "
                 f"{self.failures[gap][1]}",
                 where=self.captioner.source,
                 fix="once it answers, the same command continues",

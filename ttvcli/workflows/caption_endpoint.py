@@ -20,7 +20,7 @@ import ttvcli
 from ttvcli.core.captions.instruction import instruction
 from ttvcli.core.video.segment_frames import FrameChoice
 from ttvcli.errors import UsageError, WorkFailed
-from ttvcli.workflows.caption_model import CaptionConfig, NoCaption, View, read_instruction
+from ttvcli.workflows.caption_model import FAILED, CaptionConfig, NoCaption, View, read_instruction
 
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _HOPELESS = {401, 402, 403, 404, 405}  # the next segment would be answered the same way
@@ -70,12 +70,12 @@ class EndpointCaptioner:
         try:
             answer = self._ask("/chat/completions", self._body(view))
         except _Refused as error:
-            raise NoCaption("captioner_failed", str(error)) from error
+            raise NoCaption(FAILED, str(error)) from error
         try:
             choice = answer["choices"][0]
             text = choice["message"]["content"]
         except (KeyError, IndexError, TypeError) as error:
-            raise NoCaption("captioner_failed", f"no text in {str(answer)[:_SHOWN]}") from error
+            raise NoCaption(FAILED, f"no text in {str(answer)[:_SHOWN]}") from error
         if isinstance(text, list):  # parts, as some servers have it
             text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
         if choice.get("finish_reason") == "length":
@@ -137,7 +137,9 @@ class EndpointCaptioner:
         except HTTPError as error:
             raise self._complaint(error) from error
         except (URLError, HTTPException, OSError) as error:
-            raise _Busy(str(getattr(error, "reason", "") or error or type(error).__name__)) from error
+            raise _Busy(
+                str(getattr(error, "reason", "") or error or type(error).__name__)
+            ) from error
         except ValueError as error:
             raise _Busy(f"the answer is not JSON: {error}") from error
 

@@ -6,7 +6,6 @@ What somebody wrote into the table before is kept when it is written again.
 import hashlib
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ttvcli.workflows.step import Progress
 DEFAULT_NAME = "captions.todo.jsonl"
 _TILES = FrameChoice(count=6, longest=240)
 _COLUMNS = 3
+_SHEET = re.compile(r"-[0-9a-f]{6}-\d{4,}\.png$")
 _LONGEST_NAME = 60  # characters of the video's name in that of a sheet
 
 
@@ -97,11 +97,15 @@ class FillIn:
         progress.finish()
         return drawn, unread
 
-    def remove_sheets(self, gaps: Iterable[Gap]) -> None:
+    def remove_sheets(self, open_gaps: list[Gap]) -> None:
         """Delete the sheets of segments that have a caption now."""
-        for gap in gaps:
-            self._sheet(gap).unlink(missing_ok=True)
-        if self.sheets.is_dir() and not any(self.sheets.iterdir()):
+        if not self.sheets.is_dir():
+            return
+        wanted = {self._sheet(gap).name for gap in open_gaps}
+        for path in self.sheets.iterdir():
+            if _SHEET.search(path.name) and path.name not in wanted:
+                path.unlink(missing_ok=True)
+        if not any(self.sheets.iterdir()):
             self.sheets.rmdir()
 
     def _line(
@@ -156,12 +160,12 @@ def rows_by_clip(
         if clip.record.get("id"):
             names[str(clip.record["id"])] = number
     for number, clip in library.clips.items():
-        whole = os.path.abspath(clip.path)
+        whole = str(clip.path.resolve())
         names |= {os.path.normpath(clip.record["path"]): number, whole: number}
     found: dict[int, list[CaptionRow]] = {}
     unknown = []
     for row in rows:
-        places = (os.path.normpath(row.file), os.path.abspath(folder / row.file), row.id)
+        places = (os.path.normpath(row.file), str((folder / row.file).resolve()), row.id)
         number = next((names[place] for place in places if place in names), None)
         if number is None:
             unknown.append(row)

@@ -13,6 +13,7 @@ from ttvcli.core.world.scene import FPS
 from ttvcli.errors import ArtifactError, UsageError
 
 TINY_WORLD = "tiny-world"
+FAILED = "captioner_failed"  # the reason when there is no answer at all
 URL_STARTS = ("https://", "http://")
 
 
@@ -22,13 +23,14 @@ class CaptionConfig:
 
     source: str = field(metadata={"help": "folder of clips, a manifest, a video, or - for stdin"})
     out: Path | None = field(
-        default=None, metadata={"help": "folder for the manifest; none writes it where the clips are"}
+        default=None,
+        metadata={"help": "folder for the manifest; none writes it beside the clips"},
     )
     captioner: str = field(
         default="",
         metadata={
-            "help": "who writes captions: a folder of a vision-language model, the https:// address "
-            'of an OpenAI-compatible server, tiny-world, or "" for nobody'
+            "help": "who writes captions: a folder of a vision-language model, the address of an "
+            "OpenAI-compatible server, tiny-world; empty for nobody"
         },
     )
     captioner_model: str = field(
@@ -45,7 +47,8 @@ class CaptionConfig:
         default=True, metadata={"help": "draw a contact sheet of each segment without a caption"}
     )
     style: Literal["paragraph", "sentence"] = field(
-        default="paragraph", metadata={"help": "paragraph as the method was trained on, or sentence"}
+        default="paragraph",
+        metadata={"help": "paragraph, as the method was trained on, or sentence"},
     )
     instruction: Path | None = field(
         default=None,

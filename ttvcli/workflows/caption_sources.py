@@ -56,14 +56,19 @@ class Library:
     manifest: Path  # to write
     found: dict[str, int]  # how many captions came from where
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the manifest goes where the clips are."""
+        return self.manifest.parent.resolve() == self.root.resolve()
+
     def finished(self) -> list[Record]:
         """Return the lines of the new manifest."""
         lines = []
-        folder = self.manifest.parent
+        folder, in_place = self.manifest.parent, self.in_place
         for number, record in enumerate(self.records):
             clip = self.clips.get(number)
             line = dict(record)
-            if folder.resolve() != self.root.resolve() and not Path(record["path"]).is_absolute():
+            if not in_place and not Path(record["path"]).is_absolute():
                 line["path"] = Path(os.path.relpath(self.root / record["path"], folder)).as_posix()
             if clip is not None:
                 line["segments"] = clip.spans

@@ -10,7 +10,7 @@ from typing import Any
 from ttvcli.core.captions.instruction import instruction
 from ttvcli.core.video.segment_frames import FrameChoice
 from ttvcli.errors import ArtifactError, UsageError
-from ttvcli.workflows.caption_model import CaptionConfig, NoCaption, View, read_instruction
+from ttvcli.workflows.caption_model import FAILED, CaptionConfig, NoCaption, View, read_instruction
 
 _DEFAULT_TOKENS = 320
 
@@ -60,7 +60,7 @@ class TransformersCaptioner:
                 return_tensors="pt",
             ).to(self.model.device, dtype=self.model.dtype)
         except ValueError as error:  # more pictures than it takes, or no chat template
-            raise NoCaption("captioner_failed", str(error)) from error
+            raise NoCaption(FAILED, str(error)) from error
         with torch.inference_mode():
             tokens = self.model.generate(
                 **inputs,

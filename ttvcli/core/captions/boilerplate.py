@@ -20,12 +20,14 @@ _NAMES = re.compile(
 )
 _PLACEHOLDERS = re.compile(
     r"""^\W*(?:
-        untitled(?:\W.*)? | no\W+(?:caption|description|title|text|prompt)s?(?:\W.*)?
+        untitled(?:\W.*)?
+        | no\W+(?:caption|description|title|text|prompt)s?
+          (?:\W+(?:is|was|are))?(?:\W+(?:available|provided|given|found|yet))?
         | n/?a | none | null | nan | undefined | unknown | todo | tbd | tba | empty | placeholder
         | lorem\W+ipsum.* | (?:a\W+|an\W+|the\W+|my\W+|new\W+|test\W+|sample\W+|example\W+|demo\W+)*
           (?:video|clip|movie|footage|recording|caption|description|prompt|title|project|file)s?
           (?:\W+(?:here|clip|file|test|\d+))*
-        | (?:insert|enter|add|write)\W+.*(?:here|caption|description)
+        | (?:insert|enter|add|write)\W+.{0,30}(?:here|caption|description)
     )\W*$""",
     re.IGNORECASE | re.VERBOSE,
 )

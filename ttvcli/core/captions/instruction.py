@@ -8,10 +8,10 @@ import re
 
 STYLES = {
     "paragraph": (
-        "Write one paragraph of three to five sentences, about 100 words in all. Tell, in the order "
-        "in which it is seen: the place and its light; every person, animal or main object with its "
-        "looks, its colours and where in the picture it is; what each of them does, how it moves "
-        "and in which direction; how the camera moves, or that it stands still."
+        "Write one paragraph of three to five sentences, about 100 words in all. Tell, in the "
+        "order in which it is seen: the place and its light; every person, animal or main object "
+        "with its looks, its colours and where in the picture it is; what each of them does, how "
+        "it moves and in which direction; how the camera moves, or that it stands still."
     ),
     "sentence": (
         "Write one sentence of 10 to 30 words that tells who or what is seen, what it does, where, "
