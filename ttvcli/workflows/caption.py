@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ttvcli.artifacts.atomic import write_json
-from ttvcli.artifacts.captions import read_caption_table
+from ttvcli.artifacts.captions import CaptionRow, read_caption_table
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import read_manifest, to_line, write_manifest
 from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, plain, read_header
@@ -103,13 +103,15 @@ def run(
         ArtifactError: no source, or a table or a model that cannot be read.
     """
     check_captioner(config)
+    read_instruction(config)
+    rows = read_caption_table(config.from_file) if config.from_file is not None else []
     library = load_library(config.source, config.out, config.limit)
     folder = library.manifest.parent
     _check_kind(library)
     with only_writer(folder), stop_on_signal() as stop:
         if not library.in_place:
             claim_folder(folder, header("clips", {"step": "prep caption"}), force=config.force)
-        return _Run(config, library, progress, load, stop).all()
+        return _Run(config, library, rows, progress, load, stop).all()
 
 
 class _Run:
@@ -117,12 +119,14 @@ class _Run:
         self,
         config: CaptionConfig,
         library: Library,
+        rows: list[CaptionRow],
         progress: Progress,
         load: Callable[[CaptionConfig], Captioner],
         stop: StopRequest,
     ) -> None:
         self.config = config
         self.library = library
+        self.rows = rows
         self.progress = progress
         self.load = load
         self.stop = stop
@@ -200,7 +204,7 @@ class _Run:
         table = self.config.from_file
         if table is None:
             return gaps
-        rows, unknown = rows_by_clip(self.library, read_caption_table(table), table.parent)
+        rows, unknown = rows_by_clip(self.library, self.rows, table.parent)
         self.unmatched = len(unknown)
         if unknown:
             self.progress.warn(
