@@ -104,7 +104,7 @@ def register(app: typer.Typer) -> None:
         Examples:
           ttv prep caption clips/ --dry-run
           ttv prep caption clips/ --captioner Qwen2.5-VL-7B-Instruct/
-          ttv prep caption clips/ --captioner https://localhost:8000/v1 --concurrency 16
+          ttv prep caption clips/ --captioner http://localhost:8000/v1 --concurrency 16
           ttv prep caption clips/ --from-file clips/captions.todo.jsonl
           ttv prep caption raw/ --out captioned/ --captioner tiny-world
         """
