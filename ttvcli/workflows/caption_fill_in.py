@@ -163,12 +163,12 @@ def rows_by_clip(
         whole = str(clip.path.resolve())
         names |= {os.path.normpath(clip.record["path"]): number, whole: number}
     found: dict[int, list[CaptionRow]] = {}
-    unknown = []
+    unknown: list[CaptionRow] = []
     for row in rows:
         places = (os.path.normpath(row.file), str((folder / row.file).resolve()), row.id)
-        number = next((names[place] for place in places if place in names), None)
-        if number is None:
+        match = next((names[place] for place in places if place in names), None)
+        if match is None:
             unknown.append(row)
         else:
-            found.setdefault(number, []).append(row)
+            found.setdefault(match, []).append(row)
     return found, unknown
