@@ -38,10 +38,14 @@ class Counting:
         self.answer = answer
         self.concurrency = at_once
         self.asked: list[str] = []
+        self.stopped = False
 
     def __call__(self, view: View) -> str:
         self.asked.append(view.name)
         return self.answer(view)
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
 def caption(source: Path, captioner: Counting | None = None, **settings: Any) -> CaptionResult:
@@ -220,6 +224,16 @@ def test_many_at_a_time_give_the_same_manifest(split: Path, tmp_path: Path) -> N
     caption(split, Counting(at_once=3), out=tmp_path / "many", force=True)
     files = [(tmp_path / name / "manifest.jsonl").read_bytes() for name in ("one", "many")]
     assert files[0] == files[1]
+
+
+def test_a_run_that_breaks_off_tells_the_captioner(split: Path) -> None:
+    def fail(view: View) -> str:
+        raise WorkFailed("no credit left")
+
+    captioner = Counting(fail, at_once=2)
+    with pytest.raises(WorkFailed):
+        caption(split, captioner)
+    assert captioner.stopped
 
 
 def test_what_was_answered_when_the_run_stops_is_kept(split: Path) -> None:

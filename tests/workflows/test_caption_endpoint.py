@@ -137,6 +137,15 @@ def test_answers_in_parts_and_cut_off_answers(content: Any, reason: str, said: s
         assert captioner(server.url)(VIEW) == said
 
 
+def test_after_a_stop_nothing_is_tried_again() -> None:
+    with chat_server(lambda _: (503, {}, {"Retry-After": "50"})) as server:
+        asked = captioner(server.url, captioner_model="m")
+        asked.stop()
+        with pytest.raises(NoCaption):
+            asked(VIEW)
+    assert len(server.requests) == 1
+
+
 def test_segments_are_asked_for_together_and_recorded(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", frames=24, fps=2, size=(32, 16))
 

@@ -135,6 +135,7 @@ class _Asking:
                 self._collect(waiting, keys)
                 self._check(len(keys))
         except BaseException:
+            self.captioner.stop()
             pool.shutdown(wait=True, cancel_futures=True)
             for future, gap in waiting.items():  # what was answered meanwhile is paid for
                 if not future.cancelled() and future.exception() is None:

@@ -8,10 +8,10 @@ import base64
 import io
 import json
 import os
-import time
 from collections.abc import Callable
 from email.message import Message
 from http.client import HTTPException
+from threading import Event
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
@@ -35,16 +35,19 @@ class EndpointCaptioner:
 
     Args:
         config: settings.
-        wait: pauses for so many seconds.
+        wait: pauses for so many seconds; by default until `stop` at most.
 
     Raises:
         UsageError: the address or the key is refused, or `request` is no JSON object.
         WorkFailed: the server does not answer.
     """
 
-    def __init__(self, config: CaptionConfig, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, config: CaptionConfig, wait: Callable[[float], object] | None = None
+    ) -> None:
         self.config = config
-        self.wait = wait
+        self._stopped = Event()
+        self.wait = wait or self._stopped.wait
         self.url = _base(config.captioner)
         self.key = os.environ.get(config.key_variable, "")
         self.own = read_instruction(config)
@@ -82,6 +85,10 @@ class EndpointCaptioner:
             text = _whole_sentences(str(text or ""))
         return str(text or "")
 
+    def stop(self) -> None:
+        """Wait for answers, and try nothing again."""
+        self._stopped.set()
+
     def _body(self, view: View) -> dict[str, Any]:
         text = instruction(self.config.style, len(view.frames), view.seconds, self.own)
         parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
@@ -117,7 +124,7 @@ class EndpointCaptioner:
             try:
                 return self._send(path, body)
             except _Busy as busy:
-                if attempt == self.config.retries:
+                if attempt == self.config.retries or self._stopped.is_set():
                     raise _Refused(f"{busy} (after {attempt + 1} tries)") from busy
                 pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
                 self.wait(min(max(pause, busy.after), _LONGEST_PAUSE))

@@ -141,6 +141,9 @@ class Captioner(Protocol):
     def __call__(self, view: View) -> str:
         """Return the caption of a segment; NoCaption if there is none, TtvError to give up."""
 
+    def stop(self) -> None:
+        """Be quick from now on: the run ends early, and waits for what has been asked."""
+
 
 def load_captioner(config: CaptionConfig) -> Captioner:
     """Return the captioner that is asked for; loads its weights, or finds its server.
@@ -205,3 +208,6 @@ class TinyWorldCaptioner:
             raise NoCaption("not_tiny_world", "the segment does not show the tiny world")
         digest = hashlib.sha256(view.frames.tobytes()).digest()
         return seen.caption(np.random.default_rng(list(digest[:16])))
+
+    def stop(self) -> None:
+        """Nothing to do: it asks nobody."""

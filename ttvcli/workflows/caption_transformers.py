@@ -70,6 +70,9 @@ class TransformersCaptioner:
         new = tokens[:, inputs["input_ids"].shape[1] :]
         return str(self.processor.batch_decode(new, skip_special_tokens=True)[0])
 
+    def stop(self) -> None:
+        """Nothing to do: it is asked for one segment at a time."""
+
 
 def _load(folder: Path, device: str) -> tuple[Any, Any]:
     if find_spec("transformers") is None:
