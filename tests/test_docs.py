@@ -284,7 +284,8 @@ def test_whatever_captioning_writes_is_documented(tiny_data: "TinyData", tmp_pat
     records = (tiny_data.clips / "manifest.jsonl").read_text().splitlines()
     record = json.loads(records[0])
     path = str((tiny_data.clips / record["path"]).resolve())
-    spans = [{**span, "caption": "ein roter Kreis bewegt sich"} for span in record["segments"]]
+    german = {"caption": "ein roter Kreis bewegt sich", "language": "de"}
+    spans = [{**span, **german} for span in record["segments"]]
     line = json.dumps({**record, "path": path, "segments": spans})
     out = tmp_path / "out"
     assert run_ttv("prep", "caption", "-", "--out", out, "--no-sheets", stdin=line).code == 5

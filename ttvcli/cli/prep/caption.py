@@ -19,69 +19,78 @@ from ttvcli.cli.options import (
 )
 from ttvcli.cli.run_step import execute
 
+Source = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder of clips, a manifest, one video, or - for a manifest on stdin.",
+        show_default=False,
+    ),
+]
+Captioner = Annotated[
+    str | None,
+    typer.Option(
+        "--captioner",
+        metavar="FOLDER|URL|tiny-world",
+        help="Who writes captions: a vision-language model or a server that runs one.",
+        show_default=False,
+    ),
+]
+CaptionerModel = Annotated[
+    str | None,
+    typer.Option(
+        "--captioner-model",
+        metavar="NAME",
+        help="Model on the server. Default: its first.",
+        show_default=False,
+    ),
+]
+FromFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--from-file",
+        help="Take captions from a .jsonl, .json, .csv or .tsv.",
+        show_default=False,
+    ),
+]
+FillIn = Annotated[
+    Path | None,
+    typer.Option(
+        "--fill-in",
+        help="Table to fill in by hand. Default: captions.todo.jsonl beside the manifest.",
+        show_default=False,
+    ),
+]
+Sheets = Annotated[
+    bool | None,
+    typer.Option(
+        "--sheets/--no-sheets",
+        help="Draw a contact sheet of each segment in that table.",
+        show_default=False,
+    ),
+]
+Style = Annotated[
+    str | None,
+    typer.Option("--style", metavar="paragraph|sentence", help="How captions are worded."),
+]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", help="Requests to a server at a time.", min=1)
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command("caption")
     def caption(
-        source: Annotated[
-            str | None,
-            typer.Argument(
-                help="Folder of clips, a manifest, one video, or - for a manifest on stdin.",
-                show_default=False,
-            ),
-        ] = None,
+        source: Source = None,
         out: Out = None,
-        captioner: Annotated[
-            str | None,
-            typer.Option(
-                "--captioner",
-                metavar="FOLDER|URL|tiny-world",
-                help="Who writes captions: a vision-language model or a server that runs one.",
-                show_default=False,
-            ),
-        ] = None,
-        captioner_model: Annotated[
-            str | None,
-            typer.Option(
-                "--captioner-model",
-                metavar="NAME",
-                help="Model on the server. Default: its first.",
-                show_default=False,
-            ),
-        ] = None,
-        from_file: Annotated[
-            Path | None,
-            typer.Option(
-                "--from-file",
-                help="Take captions from a .jsonl, .json, .csv or .tsv.",
-                show_default=False,
-            ),
-        ] = None,
-        fill_in: Annotated[
-            Path | None,
-            typer.Option(
-                "--fill-in",
-                help="Table to fill in by hand. Default: captions.todo.jsonl beside the manifest.",
-                show_default=False,
-            ),
-        ] = None,
-        sheets: Annotated[
-            bool | None,
-            typer.Option(
-                "--sheets/--no-sheets",
-                help="Draw a contact sheet of each segment in that table.",
-                show_default=False,
-            ),
-        ] = None,
-        style: Annotated[
-            str | None,
-            typer.Option("--style", metavar="paragraph|sentence", help="How captions are worded."),
-        ] = None,
-        concurrency: Annotated[
-            int | None, typer.Option("--concurrency", help="Requests to a server at a time.", min=1)
-        ] = None,
+        captioner: Captioner = None,
+        captioner_model: CaptionerModel = None,
+        from_file: FromFile = None,
+        fill_in: FillIn = None,
+        sheets: Sheets = None,
+        style: Style = None,
+        concurrency: Concurrency = None,
         device: Device = None,
         limit: Limit = None,
         force: Force = None,
