@@ -24,6 +24,7 @@ from ttvcli.artifacts import embeddings, latents
 from ttvcli.artifacts.lock import LOCK_NAME
 from ttvcli.artifacts.schema import KINDS
 from ttvcli.cli.run_step import config_name
+from ttvcli.core.captions.check import PROBLEMS
 from ttvcli.core.video.errors import REASONS
 from ttvcli.errors import ExitCode
 
@@ -277,6 +278,33 @@ def test_the_report_of_a_measurement_is_documented(tiny_data: "TinyData", tmp_pa
         assert set(table) <= named
     for name in ("colour", "shape", "motion", "correct"):
         assert set(report["generated"][name]) <= named
+
+
+def test_whatever_captioning_writes_is_documented(tiny_data: "TinyData", tmp_path: Path) -> None:
+    records = (tiny_data.clips / "manifest.jsonl").read_text().splitlines()
+    record = json.loads(records[0])
+    path = str((tiny_data.clips / record["path"]).resolve())
+    german = {"caption": "ein roter Kreis bewegt sich", "language": "de"}
+    spans = [{**span, **german} for span in record["segments"]]
+    line = json.dumps({**record, "path": path, "segments": spans})
+    out = tmp_path / "out"
+    assert run_ttv("prep", "caption", "-", "--out", out, "--no-sheets", stdin=line).code == 5
+    row = json.loads((out / "captions.todo.jsonl").read_text())
+    assert set(row) <= documented(section("clips"))
+    assert row["problem"] in documented((FORMATS.parent / "captions.md").read_text())
+    how = ("--captioner", "tiny-world", "--out", out)
+    run_ttv("prep", "caption", "-", *how, stdin=line)
+    report = json.loads((out / "captions.json").read_text())
+    assert set(report) <= documented(section("report")) | documented(section("The header"))
+    (written,) = (out / "manifest.jsonl").read_text().splitlines()
+    assert set(json.loads(written)["segments"][0]) <= documented(section("manifest"))
+    assert set(json.loads((out / "ttv.json").read_text())["settings"]) <= documented(
+        section("clips")
+    )
+
+
+def test_problems_of_captions_are_documented() -> None:
+    assert set(PROBLEMS) <= documented((FORMATS.parent / "captions.md").read_text())
 
 
 def test_reasons_for_skipping_a_video_are_documented() -> None:

@@ -81,7 +81,7 @@ def check_clip(frames_THWC: NDArray[np.uint8], expected: dict[str, Any]) -> Chec
         raise ValueError(
             f"expected uint8 frames [T, H, W, 3], got {frames_THWC.dtype} {frames_THWC.shape}"
         )
-    frames = _reduce(frames_THWC)
+    frames = reduce_frames(frames_THWC)
     found = [_name(blob, frames.shape[2]) for blob in detect(frames)]
     asked = expected["objects"]
     paired = _pair(found, asked)
@@ -89,7 +89,7 @@ def check_clip(frames_THWC: NDArray[np.uint8], expected: dict[str, Any]) -> Chec
         key: _score(key, [(seen, want) for seen, want in zip(paired, asked, strict=True)])
         for key in SCORES
     }
-    seen_background, error, flicker = _check_background(frames)
+    seen_background, error, flicker = check_background(frames)
     wanted = expected.get("background")
     pairs = sum(item is not None for item in paired)
     visible = [
@@ -188,7 +188,7 @@ def _share(visible: Sequence[NDArray[np.bool_]], asked: int) -> float:
     return float(np.mean(np.all(visible, axis=0))) if asked else 1.0
 
 
-def _check_background(frames: NDArray[np.uint8]) -> tuple[str | None, float, float]:
+def check_background(frames: NDArray[np.uint8]) -> tuple[str | None, float, float]:
     """Return the most similar background, the mean distance from it, and the flicker."""
     empty = ~object_pixels(frames)
     if not empty.any():
@@ -210,7 +210,7 @@ def _check_background(frames: NDArray[np.uint8]) -> tuple[str | None, float, flo
     return best, errors[best], flicker
 
 
-def _reduce(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def reduce_frames(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Average large frames down by a whole factor; checking needs no more than 64 pixels."""
     height, width = frames.shape[1:3]
     factor = min(height, width) // WORKING_SIZE

@@ -65,7 +65,7 @@ def classify_motion(
     """
     if found.sum() < MIN_FOUND:
         return None
-    passes = cut is not None and _passes_border(found, cut)
+    passes = cut is not None and classify_event(found, cut) != ""
     x, y, radius = (_smooth(values[found]) for values in (x, y, radius))
     if passes:
         return _direction(x, y, MIN_PASSAGE, 1.25)  # the border bends the path of its middle
@@ -81,6 +81,19 @@ def classify_motion(
     if spread_y > MIN_SWING and spread_y > 2 * spread_x and _reversals(y) >= 2:
         return "bounce"
     return _direction(x, y, MIN_TRAVEL)
+
+
+def classify_event(found: NDArray[np.bool_], cut: NDArray[np.bool_]) -> str:
+    """Return "leave" or "return" if the object is away at the end or the start, else "".
+
+    Next to the time that it is away it has to be at the border.
+    """
+    if not found.any():
+        return ""
+    first, last = np.flatnonzero(found)[[0, -1]]
+    if last < len(found) - MIN_ABSENT and cut[last]:
+        return "leave"
+    return "return" if first >= MIN_ABSENT and cut[first] else ""
 
 
 def border_cuts(blob: Blob) -> NDArray[np.bool_]:
@@ -99,14 +112,6 @@ def _direction(x: Floats, y: Floats, least: float, straight: float = 2.0) -> str
     if abs(travel_x) > abs(travel_y):
         return "right" if travel_x > 0 else "left"
     return "down" if travel_y > 0 else "up"
-
-
-def _passes_border(found: NDArray[np.bool_], cut: NDArray[np.bool_]) -> bool:
-    """Say whether the object is away at the start or the end, and next to that at the border."""
-    first, last = np.flatnonzero(found)[[0, -1]]
-    comes = first >= MIN_ABSENT and cut[first]
-    leaves = last < len(found) - MIN_ABSENT and cut[last]
-    return bool(comes or leaves)
 
 
 def _overlap(blob: Blob, view: int, shape: str) -> float:

@@ -1,0 +1,1 @@
+"""What makes a text a usable caption, and how one is asked for."""

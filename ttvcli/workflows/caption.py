@@ -1,0 +1,338 @@
+"""Give every segment a usable English caption: from where captions stand, a model, or by hand.
+
+Nothing is lost: a caption that is good enough stays, one that is replaced is kept as
+`replaced`, and the manifest is written beside and renamed.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ttvcli.artifacts.atomic import write_json
+from ttvcli.artifacts.captions import CaptionRow, read_caption_table
+from ttvcli.artifacts.lock import only_writer
+from ttvcli.artifacts.manifest import read_manifest, to_line, write_manifest
+from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, plain, read_header
+from ttvcli.core.captions.check import check_caption
+from ttvcli.errors import UsageError
+from ttvcli.workflows.caption_ask import Journal, ask_all
+from ttvcli.workflows.caption_fill_in import FillIn, Gap, rows_by_clip
+from ttvcli.workflows.caption_judge import BY_HAND, WANTED, Judged
+from ttvcli.workflows.caption_model import (
+    CaptionConfig,
+    Captioner,
+    check_captioner,
+    load_captioner,
+    read_instruction,
+)
+from ttvcli.workflows.caption_sources import Library, load_library
+from ttvcli.workflows.step import SILENT, Plan, Progress, StopRequest, stop_on_signal
+
+REPORT_NAME = "captions.json"
+_OF_A_CAPTION = ("caption", "language", "caption_source", "caption_problem")
+
+__all__ = ["CaptionConfig", "CaptionResult", "plan", "run"]
+
+
+@dataclass(frozen=True)
+class CaptionResult:
+    """What a run did; `open` segments are without a usable caption, and listed in `failed`."""
+
+    paths: list[Path]
+    videos: int
+    segments: int
+    captioned: int
+    open: int
+    fill_in: Path | None
+    failed: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as one JSON object."""
+        return {
+            "paths": [str(path) for path in self.paths],
+            "videos": self.videos,
+            "segments": self.segments,
+            "captioned": self.captioned,
+            "open": self.open,
+            "fill_in": None if self.fill_in is None else str(self.fill_in),
+            "failed": self.failed,
+        }
+
+
+def plan(config: CaptionConfig) -> Plan:
+    """Judge every caption and tell what would be asked for; reads no weights, asks no server."""
+    check_captioner(config)
+    read_instruction(config)
+    library = load_library(config.source, config.out, config.limit)
+    work = Judged(config, library)
+    gaps = work.gaps()
+    problems = Counter(gap.problem for gap in gaps)
+    items: list[tuple[str, str | int | float]] = [
+        ("videos", len(library.clips)),
+        ("left out", len(library.records) - len(library.clips)),
+        ("segments", sum(len(clip.spans) for clip in library.clips.values())),
+    ]
+    items += [(f"captions from {name}", n) for name, n in sorted(library.found.items())]
+    items += [("in an unknown language", work.unsure), ("to caption", len(gaps))]
+    items += [(f"  {name}", problems[name]) for name in sorted(problems)]
+    items += [
+        ("unreadable videos", len(work.unreadable)),
+        ("captioner", config.captioner or "none"),
+        ("output", str(library.manifest)),
+    ]
+    return Plan(command="prep caption", items=items)
+
+
+def run(
+    config: CaptionConfig,
+    progress: Progress = SILENT,
+    *,
+    load: Callable[[CaptionConfig], Captioner] = load_captioner,
+) -> CaptionResult:
+    """Caption every segment that needs it and write the manifest.
+
+    Args:
+        config: settings.
+        progress: where to report.
+        load: makes the captioner; called only if there is something to caption.
+
+    Raises:
+        UsageError: no such captioner, no place for the result, or another process writes there.
+        ArtifactError: no source, or a table or a model that cannot be read.
+    """
+    check_captioner(config)
+    read_instruction(config)
+    rows = read_caption_table(config.from_file) if config.from_file is not None else []
+    library = load_library(config.source, config.out, config.limit)
+    folder = library.manifest.parent
+    _check_kind(library)
+    with only_writer(folder), stop_on_signal() as stop:
+        if not library.in_place:
+            claim_folder(folder, header("clips", {"step": "prep caption"}), force=config.force)
+        return _Run(config, library, rows, progress, load, stop).all()
+
+
+class _Run:
+    def __init__(
+        self,
+        config: CaptionConfig,
+        library: Library,
+        rows: list[CaptionRow],
+        progress: Progress,
+        load: Callable[[CaptionConfig], Captioner],
+        stop: StopRequest,
+    ) -> None:
+        self.config = config
+        self.library = library
+        self.rows = rows
+        self.progress = progress
+        self.load = load
+        self.stop = stop
+        self.work = Judged(config, library)
+        self.failures: dict[Gap, tuple[str, str]] = {}
+        self.captioned: Counter[str] = Counter()
+        self.unmatched = 0
+
+    def all(self) -> CaptionResult:
+        fill_in = FillIn(self.library, self.config.fill_in)
+        written = fill_in.earlier(force=self.config.force)
+        self._check_handwork(fill_in, written)
+        gaps = self.work.gaps()
+        self.progress.note(self._summary(gaps))
+        journal = Journal(self.library.manifest)
+        left = self._from_earlier_output(gaps)
+        left = self._from_file(left)
+        left = self._from_captioner(left, journal)
+        write = self._write_manifest()
+        open_gaps = [gap for gap in left if gap.problem != WANTED]
+        fill_in.remove_sheets(open_gaps)
+        sheets, unread = (
+            fill_in.draw(open_gaps, self.progress) if self.config.sheets else (set(), {})
+        )
+        for gap, reason in unread.items():
+            self.failures.setdefault(gap, (reason, ""))
+        fill_in.write(open_gaps, written, sheets)
+        self._tell(open_gaps, fill_in, written)
+        failed = [self._failure(gap) for gap in left]
+        self._report(gaps, failed)
+        journal.remove()
+        spans = [len(clip.spans) for clip in self.library.clips.values()]
+        return CaptionResult(
+            paths=[write],
+            videos=len(spans),
+            segments=sum(spans),
+            captioned=sum(self.captioned.values()),
+            open=len(open_gaps),
+            fill_in=fill_in.path if open_gaps else None,
+            failed=failed,
+        )
+
+    def _check_handwork(self, fill_in: FillIn, written: dict[tuple[str, int | None], str]) -> None:
+        """Refuse to let a model write what somebody has written already."""
+        if written and self.config.captioner and not (self.config.from_file or self.config.force):
+            raise UsageError(
+                f"{len(written)} captions are filled in by hand and would not be used",
+                where=str(fill_in.path),
+                fix=f"add --from-file {fill_in.path}, or --force to leave them",
+            )
+
+    def _from_earlier_output(self, gaps: list[Gap]) -> list[Gap]:
+        """Take what an earlier run wrote into another folder; the source does not have it."""
+        manifest = self.library.manifest
+        if self.library.in_place or self.config.force or not gaps or not manifest.is_file():
+            return gaps
+        earlier = {str(record.get("path")): record for record in read_manifest(manifest)}
+        lines = self.library.finished()
+        left = []
+        for gap in gaps:
+            record = earlier.get(str(lines[gap.clip]["path"]), {})
+            spans = record.get("segments") or []
+            now = self.library.clips[gap.clip].spans[gap.span]
+            old = spans[gap.span] if gap.span < len(spans) else {}
+            same = (old.get("start"), old.get("end")) == (now.get("start"), now.get("end"))
+            replaced = (old.get("replaced") or [{}])[-1].get("caption", "")
+            usable = old.get("caption") and not old.get("caption_problem")
+            if same and usable and replaced == now["caption"]:
+                now.update(old)
+            else:
+                left.append(gap)
+        return left
+
+    def _from_file(self, gaps: list[Gap]) -> list[Gap]:
+        table = self.config.from_file
+        if table is None:
+            return gaps
+        rows, unknown = rows_by_clip(self.library, self.rows, table.parent)
+        self.unmatched = len(unknown)
+        if unknown:
+            self.progress.warn(
+                f"{table.name}: {len(unknown)} rows name no clip of this run, the first "
+                f"{unknown[0].file!r}"
+            )
+        open_places = {(gap.clip, gap.span): gap for gap in gaps}
+        for number, of_clip in rows.items():
+            clip = self.library.clips[number]
+            for row in of_clip:
+                for place in clip.span_at(row):
+                    gap = open_places.get((number, place))
+                    if not row.caption or (gap is None and not self.config.force):
+                        continue
+                    verdict = check_caption(row.caption, self.work.rules, declared=row.language)
+                    gap = gap or Gap(number, place, WANTED)
+                    if verdict.problem:
+                        self.failures[gap] = (verdict.problem, f"in {table.name}: {row.caption}")
+                        continue
+                    self._put(gap, row.caption, BY_HAND, verdict.language)
+                    open_places.pop((number, place), None)
+        return list(open_places.values())
+
+    def _from_captioner(self, gaps: list[Gap], journal: Journal) -> list[Gap]:
+        if not self.config.captioner:
+            return gaps
+        askable = [gap for gap in gaps if gap.clip not in self.work.unreadable]
+        if askable:
+            captioner = self.load(self.config)
+            captions, failures = ask_all(
+                self.library,
+                askable,
+                captioner,
+                journal,
+                rules=self.work.rules,
+                progress=self.progress,
+                stop=self.stop,
+            )
+            self.failures |= failures
+            for gap, caption in captions.items():
+                self._put(gap, caption, captioner.source, "en")
+            gaps = [gap for gap in gaps if gap not in captions]
+        return gaps
+
+    def _put(self, gap: Gap, caption: str, source: str, language: str) -> None:
+        span = self.library.clips[gap.clip].spans[gap.span]
+        if span["caption"] and span["caption"] != caption:
+            before = {key: span[key] for key in _OF_A_CAPTION if key in span}
+            span["replaced"] = [*(span.get("replaced") or []), before]
+        span.pop("caption_problem", None)
+        span |= {"caption": caption, "language": language, "caption_source": source}
+        self.failures.pop(gap, None)
+        self.captioned[source] += 1
+
+    def _write_manifest(self) -> Path:
+        path = self.library.manifest
+        records = self.library.finished()
+        lines = "".join(to_line(record) + "\n" for record in records).encode()
+        if not path.is_file() or path.read_bytes() != lines:
+            write_manifest(path, records)
+        return path
+
+    def _failure(self, gap: Gap) -> dict[str, Any]:
+        clip = self.library.clips[gap.clip]
+        span = clip.spans[gap.span]
+        unreadable = self.work.unreadable.get(gap.clip)
+        reason, detail = self.failures.get(gap, (gap.problem, span["caption"]))
+        if unreadable is not None:
+            reason, detail = unreadable.reason_code, unreadable.detail
+        start = span.get("start") or 0.0
+        end = "end" if span.get("end") is None else f"{span['end']:g}"
+        item = f"{clip.name}, {start:g} to {end} s"
+        return {"item": item, "segment": gap.span, "reason": reason, "detail": detail}
+
+    def _summary(self, gaps: list[Gap]) -> str:
+        segments = sum(len(clip.spans) for clip in self.library.clips.values())
+        problems = Counter(gap.problem for gap in gaps)
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(problems.items()))
+        return f"{segments} segments, {len(gaps)} to caption" + (f": {listed}" if listed else "")
+
+    def _tell(
+        self, open_gaps: list[Gap], fill_in: FillIn, written: dict[tuple[str, int | None], str]
+    ) -> None:
+        if not open_gaps:
+            return
+        self.progress.warn(
+            f"{len(open_gaps)} segments need a caption: fill in {fill_in.path} and give it to "
+            "--from-file, or name a model with --captioner"
+        )
+        if written and self.config.from_file is None:
+            self.progress.warn(f"{fill_in.path} has {len(written)} captions: read with --from-file")
+
+    def _report(self, gaps: list[Gap], failed: list[dict[str, Any]]) -> None:
+        clips = self.library.clips.values()
+        spans = [span for clip in clips for span in clip.spans]
+        report = {
+            **header("report", {"step": "prep caption", "rules": plain(self.work.rules)}),
+            "videos": len(clips),
+            "left_out": len(self.library.records) - len(clips),
+            "segments": len(spans),
+            "problems": dict(sorted(Counter(gap.problem for gap in gaps).items())),
+            "captioned": dict(sorted(self.captioned.items())),
+            "sources": _counted(span.get("caption_source") for span in spans),
+            "languages": _counted(span.get("language") for span in spans),
+            "rows_without_clip": self.unmatched,
+            "open": failed,
+        }
+        write_json(self.library.manifest.parent / REPORT_NAME, report)
+
+
+def _check_kind(library: Library) -> None:
+    """Refuse folders whose manifest describes something else than videos."""
+    folder = library.manifest.parent
+    if (folder / HEADER_NAME).is_file():
+        kind = read_header(folder).get("kind")
+        if kind != "clips":
+            raise UsageError(
+                f"the folder holds {kind}, not clips",
+                where=str(folder),
+                fix="give the folder of the videos",
+            )
+    elif not library.in_place and library.manifest.exists():
+        raise UsageError(
+            "the output folder has a manifest of something else",
+            where=str(folder),
+            fix="choose another --out",
+        )
+
+
+def _counted(values: Any) -> dict[str, int]:
+    return dict(sorted(Counter(str(value) for value in values if value).items()))

@@ -1,0 +1,79 @@
+"""Judge the captions of a library: which segments need another one, and why."""
+
+from ttvcli.core.captions.check import (
+    UNDETERMINED,
+    Verdict,
+    check_caption,
+    normal,
+    repeated_texts,
+)
+from ttvcli.core.video.errors import UnreadableVideo
+from ttvcli.workflows.caption_fill_in import Gap
+from ttvcli.workflows.caption_model import TINY_WORLD, CaptionConfig
+from ttvcli.workflows.caption_sources import Library, Span, cut_into_segments
+
+BY_HAND = "hand"
+WANTED = "replaced"  # the problem of a good caption that --force replaces
+# Who may say the same of many videos: people and models that looked at each.
+_TRUSTED = (BY_HAND, "synth", TINY_WORLD, "endpoint", "transformers")
+
+
+class Judged:
+    """The captions of a library, judged."""
+
+    def __init__(self, config: CaptionConfig, library: Library) -> None:
+        self.library = library
+        self.rules = config.rules()
+        self.everything = config.force and bool(config.captioner)
+        self.unsure = 0
+        self.unreadable: dict[int, UnreadableVideo] = {}
+        texts = (
+            [span["caption"] for span in clip.spans if _may_repeat(span)]
+            for clip in library.clips.values()
+        )
+        self.repeated = repeated_texts(texts, self.rules)
+
+    def gaps(self) -> list[Gap]:
+        """Judge every caption, note its language, and return the segments that need another."""
+        found = []
+        for number, clip in self.library.clips.items():
+            verdicts = [self._judge(span) for span in clip.spans]
+            wanting = self.everything or any(verdict.problem for verdict in verdicts)
+            if clip.whole and wanting:
+                try:
+                    cut_into_segments(clip)
+                except UnreadableVideo as error:
+                    self.unreadable[number] = error
+                verdicts = [verdicts[0]] * len(clip.spans)
+            for place, (span, verdict) in enumerate(zip(clip.spans, verdicts, strict=True)):
+                _note(span, verdict)
+                self.unsure += verdict.unsure
+                problem = verdict.problem or (WANTED if self.everything else "")
+                if problem:
+                    found.append(Gap(number, place, problem))
+        return found
+
+    def _judge(self, span: Span) -> Verdict:
+        declared = str(span.get("language") or "")
+        verdict = check_caption(span["caption"], self.rules, declared=declared)
+        if not verdict.problem and _may_repeat(span) and normal(span["caption"]) in self.repeated:
+            return Verdict("repeated", verdict.language, verdict.confidence)
+        return verdict
+
+
+def _may_repeat(span: Span) -> bool:
+    source = str(span.get("caption_source") or "")
+    return bool(span["caption"]) and source.partition(":")[0] not in _TRUSTED
+
+
+def _note(span: Span, verdict: Verdict) -> None:
+    """Record what a caption was found to be."""
+    if not span["caption"]:
+        span.pop("caption_source", None)
+        span.pop("language", None)
+    elif verdict.language not in ("", UNDETERMINED) or not span.get("language"):
+        span["language"] = verdict.language or UNDETERMINED
+    if verdict.problem and span["caption"]:
+        span["caption_problem"] = verdict.problem
+    else:
+        span.pop("caption_problem", None)
