@@ -43,9 +43,9 @@ __all__ = ["SplitConfig", "SplitResult", "plan", "run"]
 
 _RESULTS = "????????????????-????.mp4"
 _SPARE_DISK = 64 << 20
-# Measured on films at crf 17 and on one core: bits a pixel, seconds a pixel decoded or encoded.
-_BITS_PER_PIXEL = 0.15
-_DECODE, _ENCODE = 2.5e-9, 1.5e-8
+# Measured on a film at crf 17 and on one core: bits a pixel, seconds a pixel decoded or encoded.
+_BITS_PER_PIXEL = 0.35
+_DECODE, _ENCODE = 2.5e-9, 5e-8
 _USUAL_FPS = Fraction(25)  # of a source that does not say
 
 
