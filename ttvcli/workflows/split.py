@@ -194,9 +194,7 @@ class _Run:
             shape = f"{found.info.width}x{found.info.height}"
             raise UnreadableVideo("too_small", f"{shape}; --allow-upscale takes it all the same")
         segments, dropped = cut_scenes(found.clock, found.shots, self.job.rule)
-        clips = assemble(
-            segments, self.job.per_clip, within_scene=self.job.config.join == "scene"
-        )
+        clips = assemble(segments, self.job.per_clip, within_scene=self.job.config.join == "scene")
         if not clips:
             raise UnreadableVideo("too_short", _why_none(found, len(segments)))
         self._cut(source, digest, found, segments, dropped, clips)
@@ -249,9 +247,7 @@ class _Run:
     def _write(self, path: Path, frames: Iterator[Any]) -> None:
         config = self.job.config
         with replacing(path) as temporary:
-            write_video(
-                temporary, frames, self.job.rule.fps, crf=config.crf, preset=config.preset
-            )
+            write_video(temporary, frames, self.job.rule.fps, crf=config.crf, preset=config.preset)
 
     def _notes(self, info: VideoInfo) -> list[str]:
         factor = enlarged((info.width, info.height), self.job.size)

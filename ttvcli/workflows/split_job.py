@@ -43,7 +43,7 @@ class SplitConfig:
         default="scdet", metadata={"help": "what finds scenes: scdet, transnetv2 or none"}
     )
     threshold: float = field(
-        default=0.0, metadata={"help": "of the detector; 0 takes its own: 10 (percent) or 0.5"}
+        default=0.0, metadata={"help": "of the detector; 0 takes its own: 10 (percent) or 0.4"}
     )
     join: Literal["source", "scene"] = field(
         default="source",
@@ -168,7 +168,7 @@ def _check_detector(job: SplitJob) -> None:
         except ValueError as error:
             raise UsageError(str(error), fix="leave --threshold out for the default") from error
     elif job.config.threshold > 1:
-        raise UsageError("the threshold of transnetv2 is a probability", fix="--threshold 0.5")
+        raise UsageError("the threshold of transnetv2 is a probability", fix="--threshold 0.4")
 
 
 def _check_apart(config: SplitConfig) -> None:

@@ -1,6 +1,7 @@
 """Scenes to segments to clips: the rules, on clocks without a video."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_higher_rate_is_thinned_evenly() -> None:
     time = clock(200, 32)
     ((segment, _), _) = cut_scenes(time, [Shot(0, 200)], RULE)
     shown = clip_frames(time, [segment], RULE)
-    assert {b - a for a, b in zip(shown, shown[1:], strict=False)} == {2}
+    assert {b - a for a, b in pairwise(shown)} == {2}
 
 
 def test_a_variable_rate_is_shown_by_time() -> None:

@@ -1,4 +1,4 @@
-"""Transitions by TransNetV2: from probabilities, and by the network itself where it is installed."""
+"""Transitions by TransNetV2: from probabilities, and by the network itself if it is installed."""
 
 import random
 from pathlib import Path

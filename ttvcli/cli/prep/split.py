@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         threshold: Annotated[
             float | None,
-            typer.Option("--threshold", help="Of the detector: scdet 10 (percent), the other 0.5."),
+            typer.Option("--threshold", help="Of the detector: scdet 10 (percent), the other 0.4."),
         ] = None,
         join: Annotated[
             str | None,

@@ -1,9 +1,9 @@
 """Hard cuts by FFmpeg's `scdet`, fades through black by the brightness of the frames.
 
-`scdet` compares the luma of neighbouring frames and asks for a difference that is large and new: a
-pan is large but not new, a flash comes back. On a trailer with five hard cuts and four fades it
-finds the five and nothing else. Fades change no frame by much; what tells them is a black frame with
-a brightness that falls towards it and rises after it, frame by frame.
+`scdet` compares the luma of neighbouring frames and asks for a difference that is large and new: in
+a pan it is large but not new. On a trailer with five hard cuts it finds the five and nothing else.
+Fades change no frame by much; what tells them is a black frame, with a brightness that falls
+towards it and rises after it, frame by frame. Dissolves are not found.
 """
 
 from array import array
