@@ -49,12 +49,6 @@ def test_the_earlier_frame_wins_a_tie_whichever_way_times_were_rounded() -> None
         assert clock.nearest(Fraction(50_000), shot) == 1
 
 
-def test_the_frame_shown_at_a_time_is_the_last_that_began() -> None:
-    clock = Clock([0, 100, 200], 300)
-    assert [clock.shown_at(t, Shot(0, 3)) for t in (0, 99, 150, 200, 299)] == [0, 1, 1, 2, 2]
-    assert clock.shown_at(0, Shot(1, 3)) == 1
-
-
 def test_a_clock_that_ends_before_its_last_frame_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot end"):
         Clock([0, 100], 100)

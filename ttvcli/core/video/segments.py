@@ -3,7 +3,7 @@
 The rules:
 
 - A scene gives as many whole segments as fit. What is over is cut away evenly at both ends, so the
-  segments of a scene follow each other without a gap, from a frame at or before the even place on.
+  segments of a scene follow each other without a gap, from the frame nearest to the even place on.
 - Clip frame n shows the source frame nearest to its time, the earlier one on a tie, and never one
   outside its scene: no frame of the next scene is ever seen.
 - A clip has one frame more than its segments, as the VAE wants: the frame that follows in its
@@ -83,7 +83,7 @@ def cut_scenes(
             dropped.append(DroppedScene(scene, start, length, "under_shortest"))
         elif count:
             surplus = max(length - count * rule.length, Fraction(0))
-            begin = clock.start_of(clock.shown_at(start + int(surplus / 2), shot))
+            begin = clock.start_of(clock.nearest(start + surplus / 2, shot))
             segments += [
                 Segment(scene, number, count, begin + number * rule.length, shot)
                 for number in range(count)

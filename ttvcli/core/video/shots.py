@@ -97,11 +97,6 @@ class Clock:
         before, after = time - self.times[later - 1], self.times[later] - time
         return later - 1 if before <= after + self._SAME else later
 
-    def shown_at(self, time: int, shot: Shot) -> int:
-        """Return the last frame of `shot` that begins at `time` or before it."""
-        later = bisect_left(self.times, time + self._SAME, shot.first, shot.end)
-        return max(later - 1, shot.first)
-
 
 @dataclass(frozen=True)
 class FoundShots:
