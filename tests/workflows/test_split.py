@@ -1,5 +1,6 @@
 """`prep split`: the frames it cuts, what it skips, how it resumes, what later steps make of it."""
 
+import errno
 import json
 import shutil
 from fractions import Fraction
@@ -222,18 +223,21 @@ def test_other_settings_are_refused_unless_forced(tmp_path: Path) -> None:
     assert numbers(out) == [list(range(2, 99))]
 
 
-def test_captions_written_into_the_manifest_since_survive_a_second_run(tmp_path: Path) -> None:
+def test_what_later_steps_wrote_into_the_manifest_survives_a_second_run(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
-    write_numbered(source / "a.mp4", [50])
+    write_numbered(source / "a.mp4", [100])
+    (source / "a.txt").write_text("old")
     run(config(source, out))
-    (record,) = read_manifest(out)
-    record["segments"][0] |= {"caption": "a wall", "caption_source": "vlm"}
-    (out / "manifest.jsonl").write_text(json.dumps(record) + "\n")
+    first, second = read_manifest(out)
+    first["segments"][0] |= {"caption": "a wall", "caption_source": "vlm", "words": 2}
+    first |= {"keep": False, "reasons": ["dull"]}
+    (out / "manifest.jsonl").write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
     run(config(source, out))
-    assert read_manifest(out)[0]["segments"] == record["segments"]
-    (source / "a.txt").write_text("better")
+    assert read_manifest(out) == [first, second]
+    (source / "a.txt").write_text("better")  # a correction at the source is taken over
     run(config(source, out))
-    assert read_manifest(out)[0]["segments"][0]["caption"] == "better"
+    captions = [record["segments"][0]["caption"] for record in read_manifest(out)]
+    assert captions == ["a wall", "better"]
 
 
 def test_a_manifest_is_honoured_with_its_verdicts_captions_and_unknown_fields(
@@ -389,6 +393,28 @@ def test_too_little_disk_is_said_before_any_work(
         run(config(videos, tmp_path / "out"))
     assert "--limit" in caught.value.fix
     assert not list((tmp_path / "out").glob("*.mp4"))
+
+
+def test_a_disk_that_fills_up_leaves_whole_clips_only_and_the_run_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_numbered(tmp_path / "in" / "a.mp4", [100])
+    real = split.write_video
+
+    def full(path: Path, *args: Any, **named: Any) -> int:
+        if read_manifest(tmp_path / "out"):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, *args, **named)
+
+    monkeypatch.setattr(split, "write_video", full)
+    with pytest.raises(OSError, match="No space"):
+        run(config(tmp_path / "in", tmp_path / "out"))
+    monkeypatch.undo()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    (record,) = read_manifest(tmp_path / "out")
+    assert names == {".lock", "ttv.json", "manifest.jsonl", record["path"]}
+    assert run(config(tmp_path / "in", tmp_path / "out")).made == 1
 
 
 @pytest.mark.parametrize(

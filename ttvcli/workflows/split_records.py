@@ -94,10 +94,12 @@ def clip_record(
 ) -> dict[str, Any]:
     """Return the manifest line of a clip: its facts, its captions, and unknown fields.
 
-    Captions come from the source; those that only the line `before` has, written there since, stay.
+    What later steps wrote into the line `before` stays: its verdict, captions that are not from the
+    source, and fields of their own.
     """
     captions = source.segments()
-    written = before["segments"] if before else [{}] * len(clip.spans)
+    before = before or {}
+    written = before.get("segments", [{}] * len(clip.spans))
     record: dict[str, Any] = {
         "id": clip.id,
         "path": clip.path,
@@ -108,7 +110,7 @@ def clip_record(
         "fps": clip.fps,
         "frames": clip.frames,
         "duration": round(clip.frames / clip.fps, 6),
-        "keep": True,
+        "keep": before.get("keep", True),
         "segments": [
             _segment(captions, span, number, rule, written[number])
             for number, span in enumerate(clip.spans)
@@ -120,8 +122,9 @@ def clip_record(
     facts = asdict(clip)
     del facts["spans"]
     record |= {key: value for key, value in facts.items() if key not in record}
-    unknown = {k: v for k, v in source.record.items() if k not in record and k not in _OF_THE_FILE}
-    return record | clean(unknown)
+    known = _OF_THE_FILE | set(record)
+    unknown = {key: value for key, value in source.record.items() if key not in known}
+    return record | {k: v for k, v in before.items() if k not in record} | clean(unknown)
 
 
 def make_report(
@@ -169,7 +172,8 @@ def _segment(
     length = float(rule.frames / rule.fps)
     whole = [(0.0, span["source_end"] - span["source_start"])]
     (captioned,) = clip_segments(captions, span["source_start"], whole)
-    if not captioned.get("caption") and written.get("caption"):
+    since = written.get("caption_source") != captioned.get("caption_source")
+    if written.get("caption") and (since or not captioned.get("caption")):
         captioned = written
     bounds = {"start": round(number * length, 6), "end": round((number + 1) * length, 6)}
     return {**captioned, **bounds, **span}
