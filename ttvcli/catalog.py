@@ -26,10 +26,17 @@ GUIDANCE = {
     "legacy": "ttvcli.core.diffusion.guidance:legacy",
 }
 
+SHOT_DETECTORS = {
+    "scdet": "ttvcli.core.video.scene_change:SceneChange",
+    "transnetv2": "ttvcli.core.video.transnet:TransNet",
+    "none": "ttvcli.core.video.shots:NoDetector",
+}
+
 TABLES: dict[str, Mapping[str, str]] = {
     "family": FAMILIES,
     "sampler": SAMPLERS,
     "guidance": GUIDANCE,
+    "shot detector": SHOT_DETECTORS,
 }
 
 
