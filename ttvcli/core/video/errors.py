@@ -11,6 +11,7 @@ REASONS = {
     "corrupt": "the video is damaged",
     "too_large": "the frames are larger than the limit",
     "too_short": "shorter than one clip",
+    "crashed": "the decoder crashed or hung on it",
 }
 
 
