@@ -176,7 +176,8 @@ def scan(path: str | Path) -> Scan:
 def packet_duration(path: str | Path) -> Fraction | None:
     """Seconds that the frames will last, told from the packets without decoding them.
 
-    A forecast: packets may turn out undecodable. None if they carry no usable times.
+    A forecast: packets may turn out undecodable. None if they carry no usable times, or less than
+    the header promises.
 
     Raises:
         UnreadableVideo: the file cannot be opened; damage further on is not looked for.
@@ -201,7 +202,10 @@ def packet_duration(path: str | Path) -> Fraction | None:
             return None
         last = stamps[-1][1] * Fraction(base)
         held = last if 0 < last <= LONGEST_HOLD else period
-        return (stamps[-1][0] - stamps[0][0]) * Fraction(base) + held
+        duration = (stamps[-1][0] - stamps[0][0]) * Fraction(base) + held
+        stated = _stated_duration(container, stream, float(stamps[0][0] * base))
+        cut_short = stated is not None and duration < Fraction(stated) * _WHOLE
+        return None if cut_short else duration
 
 
 def read_frames(path: str | Path) -> "Iterator[tuple[Fraction, np.ndarray]]":
@@ -328,7 +332,7 @@ def _describe(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
         rotation=reader.rotation(first),
         sample_aspect=square,
         fps=_stated_rate(stream),
-        duration=_stated_duration(container, stream, first),
+        duration=_stated_duration(container, stream, first.time or 0.0),
         notes=tuple(notes),
     )
 
@@ -338,7 +342,8 @@ def _stated_rate(stream: Any) -> Fraction | None:
     return Fraction(rate) if rate and _SLOWEST <= rate <= _FASTEST else None
 
 
-def _stated_duration(container: Any, stream: Any, first: av.VideoFrame) -> float | None:
+def _stated_duration(container: Any, stream: Any, start: float) -> float | None:
+    """Seconds that a header claims; `start` is the time of the first frame."""
     if container.format.name == "avi" and stream.frames and stream.average_rate:
         return float(stream.frames / stream.average_rate)  # its duration shrinks with the file
     if "matroska" in container.format.name:
@@ -346,9 +351,9 @@ def _stated_duration(container: Any, stream: Any, first: av.VideoFrame) -> float
         with suppress(ValueError, KeyError):
             hours, minutes, seconds = stream.metadata["DURATION"].split(":")
             end = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-            return end - (first.time or 0.0)
+            return end - start
         if container.duration and len(container.streams) == 1:
-            return container.duration / 1_000_000 - (first.time or 0.0)
+            return container.duration / 1_000_000 - start
         return None
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
