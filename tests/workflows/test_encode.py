@@ -84,7 +84,7 @@ FAILED = {
 
 
 def config(source: Path | str, out: Path, model: Path, **changes: Any) -> EncodeConfig:
-    settings = {"frames": 17, "device": "cpu", "workers": "0", **changes}
+    settings = {"frames": 17, "device": "cpu", **changes}
     return EncodeConfig(source=str(source), out=out, model=str(model), **settings)
 
 

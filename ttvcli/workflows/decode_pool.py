@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ttvcli.core.video.clip_stream import Broken, Frames
-from ttvcli.errors import UsageError
 from ttvcli.workflows.decode_worker import Done, Task, read_event
 
 AHEAD_BYTES = 64 << 20  # a clip of 49 frames in 720x480 has 51 MB
@@ -50,21 +49,14 @@ class Decoder(Protocol):
     ) -> None: ...
 
 
-def worker_count(setting: str, *, on_gpu: bool) -> int:
-    """Return how many processes decode: as set, or what the machine has cores for.
+def worker_count(*, on_gpu: bool) -> int:
+    """Return how many processes this machine has cores for, if none is to wait for another.
 
     An encoder on the GPU leaves all cores but one to them, one on the CPU every second core.
-
-    Raises:
-        UsageError: neither "auto" nor a number.
     """
-    if setting == "auto":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        free = (cores or 1) - 1 if on_gpu else (cores or 1) // 2
-        return min(max(free, 1), _MOST_AUTOMATIC)
-    if not setting.isdecimal():
-        raise UsageError(f"workers must be auto or a number, got {setting!r}", fix="--workers auto")
-    return int(setting)
+    there = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if there else os.cpu_count() or 1
+    return min(max(cores - 1 if on_gpu else cores // 2, 1), _MOST_AUTOMATIC)
 
 
 def open_decoder(tasks: Sequence[Task], workers: int) -> Decoder:
@@ -250,7 +242,7 @@ class _Worker:
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             code = _ended(process)
             self._process = None
-            yield Broken("crashed", _cause(code, task.patience))
+            yield _cause(code, task.patience)
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
@@ -289,7 +281,7 @@ def _ended(process: "subprocess.Popen[bytes]") -> int:
         return process.wait()
 
 
-def _cause(code: int, patience: float) -> str:
+def _cause(code: int, patience: float) -> Broken:
     if code == -14:  # SIGALRM, see decode_worker
-        return f"no frame for {patience:g} s"
-    return f"the process that decoded it ended with code {code}"
+        return Broken("timeout", f"no frame for {patience:g} s")
+    return Broken("crashed", f"the process that decoded it ended with code {code}")

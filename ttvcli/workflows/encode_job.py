@@ -34,9 +34,8 @@ class EncodeConfig:
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves it to PyTorch"})
     force: bool = field(default=False, metadata={"help": "encode everything again"})
     limit: int = field(default=0, metadata={"help": "take only the first N videos; 0 takes all"})
-    workers: str = field(
-        default="auto",
-        metadata={"help": "processes that decode: auto, a number; 0 decodes in the encoder's own"},
+    workers: int = field(
+        default=0, metadata={"help": "processes that decode ahead; 0 suits the machine"}
     )
     shard: str = field(default="", metadata={"help": "part of the videos, such as 2/8"})
     engine: Literal["local", "ray"] = field(
@@ -53,11 +52,9 @@ class EncodeConfig:
         check_clip_frames(self.frames)
         if not 0 < self.fps <= 1000:
             raise ValueError(f"fps must be above 0 and at most 1000, got {self.fps}")
-        if min(self.threads, self.limit, self.actors) < 0:
-            raise ValueError(
-                f"threads {self.threads}, limit {self.limit} and actors {self.actors} start at 0"
-            )
-        worker_count(self.workers, on_gpu=False)
+        for name in ("threads", "limit", "workers", "actors"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} starts at 0, got {getattr(self, name)}")
         Shard.parse(self.shard)
         if self.size:
             parse_size(self.size)
@@ -88,7 +85,7 @@ class Job:
     @property
     def workers(self) -> int:
         """Processes that decode."""
-        return worker_count(self.config.workers, on_gpu=self.on_gpu)
+        return self.config.workers or worker_count(on_gpu=self.on_gpu)
 
     @property
     def on_gpu(self) -> bool:

@@ -26,10 +26,8 @@ from ttvcli.cli.options import (
 from ttvcli.cli.run_step import execute
 
 Workers = Annotated[
-    str | None,
-    typer.Option(
-        "--workers", metavar="auto|N", help="Processes that decode ahead; 0: none of their own."
-    ),
+    int | None,
+    typer.Option("--workers", help="Processes that decode ahead. Env.: TTV_WORKERS.", min=1),
 ]
 Engine = Annotated[
     str | None, typer.Option("--engine", help="local, or ray: encoders on a Ray cluster.")

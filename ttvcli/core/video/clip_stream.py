@@ -80,7 +80,7 @@ class ClipTask:
                 raise UnreadableVideo("too_short", f"{float(seen.duration):.2f} s of {need:.2f} s")
             skip = self.skip if foretold is None else frozenset[int]()
             if not (yield from self._attempt(seen.duration, skip, sure=True)):
-                raise UnreadableVideo("truncated", "the file changed while it was read")
+                raise UnreadableVideo("changed")
             yield End()
         except UnreadableVideo as error:
             yield Broken(error.reason_code, error.detail)
