@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ttvcli.artifacts.atomic import append_line, json_text, write_text
+from ttvcli.artifacts.atomic import append_line, json_text, replacing
 from ttvcli.errors import ArtifactError
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -52,7 +52,9 @@ def read_manifest(path: str | Path) -> list[Record]:
 
 def write_manifest(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write a whole manifest at once, atomically."""
-    write_text(path, "".join(to_line(record) + "\n" for record in records))
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        for record in records:  # there may be millions
+            file.write(to_line(record) + "\n")
 
 
 def to_line(record: Mapping[str, Any]) -> str:
