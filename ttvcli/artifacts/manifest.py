@@ -9,7 +9,7 @@ header of the run that wrote it is in `ttv.json` beside it.
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,6 +48,14 @@ def read_manifest(path: str | Path) -> list[Record]:
     except OSError as error:
         raise ArtifactError(f"the manifest cannot be read: {error}", where=str(file)) from error
     return _parse(text, where=str(file))
+
+
+def iterate_manifest(path: str | Path) -> Iterator[Record]:
+    """Yield the records of a manifest that is whole, one at a time."""
+    with manifest_path(path).open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        for line in file:
+            if line.strip():
+                yield json.loads(line)
 
 
 def write_manifest(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:

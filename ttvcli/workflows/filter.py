@@ -21,6 +21,7 @@ from ttvcli.errors import UsageError
 from ttvcli.workflows.filter_job import FilterConfig, Job, prepare
 from ttvcli.workflows.filter_measure import Task, measure_source, write_failure
 from ttvcli.workflows.filter_records import Verdicts, make_report
+from ttvcli.workflows.filter_report import write_html_report
 from ttvcli.workflows.filter_state import clean_up, forget_all, is_current, key_of, read_state
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.process_pool import Message, ProcessPool
@@ -48,17 +49,6 @@ class FilterResult:
     measured: int
     reasons: dict[str, int]
     failed: list[dict[str, Any]]
-
-    @property
-    def table(self) -> list[tuple[str, Any]]:
-        """The verdicts in a few lines."""
-        rows: list[tuple[str, Any]] = [
-            ("videos", self.videos),
-            ("kept", self.kept),
-            ("dropped", self.dropped),
-            ("unreadable", len(self.failed)),
-        ]
-        return rows + [(f"  {code}", count) for code, count in self.reasons.items()]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as one JSON object."""
@@ -130,11 +120,20 @@ def run(
         write_manifest(config.out / MANIFEST_NAME, _counted(verdicts.records(), progress))
         write_json(config.out / REPORT_NAME, make_report(job, verdicts))
         progress.finish()
+        paths = [config.out]
+        if config.report is not None:
+            write_html_report(job, verdicts, config.report)
+            paths.append(config.report)
+    counts = verdicts.counts
+    kept, dropped = counts["keep"] + counts["unjudged"], counts["drop"]
+    progress.note(f"{kept} kept, {dropped} dropped, {counts['unreadable']} unreadable")
+    for code, count in verdicts.reasons.most_common():
+        progress.note(f"  {code} {count}")
     return FilterResult(
-        paths=[config.out],
+        paths=paths,
         videos=len(job.sources.videos),
-        kept=verdicts.counts["keep"] + verdicts.counts["unjudged"],
-        dropped=verdicts.counts["drop"],
+        kept=kept,
+        dropped=dropped,
         measured=measured,
         reasons=dict(verdicts.reasons.most_common()),
         failed=verdicts.failed,

@@ -100,5 +100,5 @@ def register(app: typer.Typer) -> None:
             show_config=show_config,
             sets=sets,
             config_file=config,
-            presets={"filter": profile},
+            presets={"profile": profile},
         )
