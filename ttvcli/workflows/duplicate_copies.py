@@ -35,8 +35,10 @@ class Alteration:
     fps: int | None = None
 
 
+SOURCE = Alteration("source", crf=16)  # the excerpt itself, as a file
 ALTERATIONS: dict[str, Alteration] = {
     "crf 35": Alteration("re-encoded", crf=35),
+    "crf 40": Alteration("re-encoded", crf=40),
     "crf 45": Alteration("re-encoded", crf=45),
     "MPEG-4": Alteration("re-encoded", codec="mpeg4"),
     "VP9": Alteration("re-encoded", codec="libvpx-vp9", crf=40),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +25,8 @@ class ContentBox:
         self._rows: NDArray[np.float64] | None = None
         self._columns: NDArray[np.float64] | None = None
 
-    def add(self, luma: NDArray[np.uint8]) -> None:
-        """Take in one plane uint8 `[H, W]`; all must have one size (ValueError)."""
+    def add(self, luma: NDArray[Any]) -> None:
+        """Take in a plane `[H, W]` of values 0 to 255; all have one size (ValueError)."""
         rows, columns = luma.mean(axis=1), luma.mean(axis=0)
         if self._rows is None or self._columns is None:
             self._rows, self._columns = rows, columns

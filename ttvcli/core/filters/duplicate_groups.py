@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import log2
 
-from ttvcli.core.filters.duplicate_index import SHARE, Match
+from ttvcli.core.filters.duplicate_index import (
+    FRAME_LIMIT,
+    SHARE,
+    Match,
+    compare,
+    find_matches,
+)
+from ttvcli.core.filters.frame_hashes import VideoHashes
 
 # Sizes and rates closer than a quarter of an octave (19 %) are the same to the eye: a copy that
 # lost its bars has a few pixels less and is not worse for it.
@@ -18,15 +25,14 @@ _STEPS_PER_OCTAVE = 4
 class Quality:
     """What makes one copy better than another."""
 
-    width: int  # pixels of the picture, without bars
-    height: int
+    pixels: float  # of the picture, without bars
     bits_per_pixel: float  # of the file, per pixel and frame
     duration: float  # seconds
 
-    def rank(self) -> tuple[int, int, float, int]:
+    def rank(self) -> tuple[int, int, float, float]:
         """Larger is better: size in steps, bits per pixel in steps, duration, pixels."""
-        pixels = self.width * self.height
-        return _steps(pixels), _steps(self.bits_per_pixel), self.duration, pixels
+        steps = _steps(self.pixels), _steps(self.bits_per_pixel)
+        return (*steps, self.duration, self.pixels)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,50 @@ def choose_best(
                     dropped.append(Dropped(video, kept, found, match.distance))
             order = [video for video in order if video != kept and kept not in inside[video]]
     return sorted(dropped, key=lambda drop: drop.index)
+
+
+def find_copies(
+    videos: Sequence[VideoHashes],
+    qualities: Sequence[Quality],
+    *,
+    frame_limit: int = FRAME_LIMIT,
+    share: float = SHARE,
+) -> list[Dropped]:
+    """Find near duplicates and choose: what to drop, ordered by index, each with the kept copy.
+
+    A copy among thousands of its kind is compared with some of them only, so that several may be
+    left; those are compared with each other again until one is.
+    """
+    judged = list(range(len(videos)))
+    dropped: dict[int, Dropped] = {}
+    while len(judged) > 1:
+        chosen = [videos[video] for video in judged]
+        matches = find_matches(chosen, frame_limit=frame_limit, share=share)
+        drops = choose_best([qualities[video] for video in judged], matches, share=share)
+        for drop in drops:
+            video, kept = judged[drop.index], judged[drop.kept]
+            dropped[video] = Dropped(video, kept, drop.share, drop.distance)
+        judged = sorted({judged[drop.kept] for drop in drops})
+    return [drop for video in sorted(dropped) if (drop := _final(videos, dropped, video, frame_limit, share))]
+
+
+def _final(
+    videos: Sequence[VideoHashes],
+    dropped: dict[int, Dropped],
+    video: int,
+    frame_limit: int,
+    share: float,
+) -> Dropped | None:
+    """The same with a copy that is really kept; None if that one does not contain the video."""
+    drop = dropped[video]
+    if drop.kept not in dropped:
+        return drop
+    kept = drop.kept
+    while kept in dropped:
+        kept = dropped[kept].kept
+    match = compare(videos, video, kept, frame_limit)
+    contained = match.left_share >= share
+    return Dropped(video, kept, match.left_share, match.distance) if contained else None
 
 
 def _groups(

@@ -11,6 +11,7 @@ Types:  a hash is 256 bits, uint64 [4]; first bit is the highest of the first wo
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,8 @@ Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
 
-def pdq(luma: NDArray[np.uint8]) -> tuple[Words, int]:
-    """Hash one luma plane uint8 `[H, W]`: the hash uint64 `[4]` and its quality, 0 to 100.
+def pdq(luma: NDArray[Any]) -> tuple[Words, int]:
+    """Hash a luma plane `[H, W]` of values 0 to 255: hash uint64 `[4]` and quality, 0 to 100.
 
     Raises:
         ValueError: not a plane of at least 8x8.
