@@ -26,10 +26,27 @@ GUIDANCE = {
     "legacy": "ttvcli.core.diffusion.guidance:legacy",
 }
 
+# In the order in which they are reported; the cheap ones first.
+FILTERS = {
+    "duration": "ttvcli.core.filters.duration:FILTER",
+    "size": "ttvcli.core.filters.size:FILTER",
+    "fps": "ttvcli.core.filters.fps:FILTER",
+    "bitrate": "ttvcli.core.filters.bitrate:FILTER",
+    "bars": "ttvcli.core.filters.bars:FILTER",
+    "exposure": "ttvcli.core.filters.exposure:FILTER",
+    "repeats": "ttvcli.core.filters.repeats:FILTER",
+    "cuts": "ttvcli.core.filters.cuts:FILTER",
+    "motion": "ttvcli.core.filters.motion:FILTER",
+    "blur": "ttvcli.core.filters.blur:FILTER",
+    "blocks": "ttvcli.core.filters.blocks:FILTER",
+    "exact_duplicate": "ttvcli.core.filters.exact_duplicate:FILTER",
+}
+
 TABLES: dict[str, Mapping[str, str]] = {
     "family": FAMILIES,
     "sampler": SAMPLERS,
     "guidance": GUIDANCE,
+    "filter": FILTERS,
 }
 
 

@@ -24,6 +24,7 @@ from ttvcli.errors import ExitCode, Interrupted, TtvError, UsageError, WouldNotF
 COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("demo", None),
     ("prep.synth", "prep"),
+    ("prep.filter", "prep"),
     ("prep.encode", "prep"),
     ("embed_text", None),
     ("train", None),

@@ -80,6 +80,7 @@ class Video:
         self._container = container
         self._stream = stream
         self._errors = 0
+        self.video_bytes = 0  # of the packets that were decoded so far
         self._recovered = False  # a good packet came after an undecodable one
         self._pictures = self._decode()
         self._first: av.VideoFrame | None = next(self._pictures, None)
@@ -112,6 +113,15 @@ class Video:
             of = f" of {stated:.2f} s" if stated is not None else ""
             raise UnreadableVideo("truncated", f"decoding stops at {float(end):.2f} s{of}")
 
+    @property
+    def capture_fps(self) -> float | None:
+        """The rate a phone recorded slow motion at, where its tags say so."""
+        tags = {**self._container.metadata, **self._stream.metadata}
+        with suppress(KeyError, ValueError):
+            rate = float(tags["com.android.capture.fps"])
+            return rate if _SLOWEST <= rate <= _FASTEST else None
+        return None
+
     def _all(self) -> Iterator[av.VideoFrame]:
         if self._first is None:
             raise ValueError("the frames of a video can be read once")
@@ -127,6 +137,7 @@ class Video:
                 packet = next(packets, None)
                 if packet is None:
                     return
+                self.video_bytes += packet.size
                 pictures = packet.decode()
             except av.error.EOFError:
                 return

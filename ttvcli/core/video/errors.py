@@ -11,6 +11,9 @@ REASONS = {
     "corrupt": "the video is damaged",
     "too_large": "the frames are larger than the limit",
     "too_short": "shorter than one clip",
+    "crashed": "the decoder died of it",
+    "timeout": "the decoder got stuck in it",
+    "changed": "the file changed while it was read",
 }
 
 
