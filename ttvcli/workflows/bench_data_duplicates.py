@@ -158,9 +158,7 @@ def recall_rows(
     different = sum(
         one.source != other.source for i, one in enumerate(labelled) for other in labelled[:i]
     )
-    wrong = [
-        pair for pair in found if labelled[pair[0]].source != labelled[pair[1]].source
-    ]
+    wrong = [pair for pair in found if labelled[pair[0]].source != labelled[pair[1]].source]
     yield {
         "row": "duplicate-precision",
         "videos": len(videos),

@@ -59,7 +59,7 @@ ALTERATIONS: dict[str, Alteration] = {
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Decoded frames of a part of a video: uint8 RGB `[H, W, 3]`, and their seconds from its start."""
+    """A decoded part of a video: uint8 RGB `[H, W, 3]` with seconds from its start."""
 
     frames: list[tuple[Fraction, np.ndarray]]
     fps: Fraction
@@ -68,7 +68,7 @@ class Excerpt:
 def read_excerpt(
     source: Path, first: float = 0.0, last: float = inf, *, width: int = 320
 ) -> Excerpt:
-    """Decode seconds `first` to `last` of a video at `width` pixels; ValueError if none are left."""
+    """Decode seconds `first` to `last` at `width` pixels; ValueError if nothing is there."""
     with open_video(source) as video:
         info = video.info
         height = round(width * info.height / info.width / 2) * 2

