@@ -43,7 +43,7 @@ class FolderChecker:
     """
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
-        from transformers import AutoModelForImageClassification
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         self._folder = Path(folder)
         self.name = self._folder.name
@@ -52,10 +52,11 @@ class FolderChecker:
         self.categories = tuple(name for name in CATEGORIES if name in self._meaning)
         if not self.categories:
             raise ValueError(f"{self.name} sees none of {', '.join(CATEGORIES)}")
-        self._prepare = _Preparation(_read(self._folder / "preprocessor_config.json"))
+        local = {"local_files_only": True, "trust_remote_code": False}
         try:
+            self._prepare = AutoImageProcessor.from_pretrained(self._folder, **local)
             model = AutoModelForImageClassification.from_pretrained(
-                self._folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+                self._folder, use_safetensors=True, **local
             )
         except OSError as error:
             raise ValueError(f"{self.name} cannot be loaded: {error}") from error
@@ -66,9 +67,9 @@ class FolderChecker:
         """Probability of each category for one frame uint8 RGB `[H, W, 3]`."""
         import torch
 
-        pixels = torch.from_numpy(self._prepare(frame))[None].to(self._device)
+        pixels = self._prepare(images=frame, return_tensors="pt", input_data_format="channels_last")
         with torch.inference_mode():
-            logits = self._model(pixel_values=pixels).logits[0].double().cpu()
+            logits = self._model(**pixels.to(self._device)).logits[0].double().cpu()
         # Labels of a multi-label network do not exclude each other.
         several = self._model.config.problem_type == "multi_label_classification"
         if several:
@@ -110,46 +111,9 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder.name} sees none of {', '.join(CATEGORIES)}")
 
 
-class _Preparation:
-    """Resize, crop, rescale and normalise as `preprocessor_config.json` says, with Pillow only."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        size = config.get("size", 224)
-        self._size = {"height": size, "width": size} if isinstance(size, int) else dict(size)
-        crop = config.get("crop_size") if config.get("do_center_crop") else None
-        self._crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-        self._filter = int(config.get("resample", 2))  # numbers of Pillow; 2 is bilinear
-        rescale = config.get("do_rescale", True)
-        self._factor = float(config.get("rescale_factor", 1 / 255)) if rescale else 1.0
-        normal = config.get("do_normalize", True)
-        self._mean = np.array(config.get("image_mean", [0.5] * 3) if normal else [0.0], np.float32)
-        self._std = np.array(config.get("image_std", [0.5] * 3) if normal else [1.0], np.float32)
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Turn uint8 RGB `[H, W, 3]` into float32 `[3, h, w]`."""
-        from PIL import Image
-
-        height, width = self._resized(*frame.shape[:2])
-        image = Image.fromarray(frame).resize((width, height), Image.Resampling(self._filter))
-        if self._crop is not None:
-            top = (height - self._crop["height"]) // 2
-            left = (width - self._crop["width"]) // 2
-            right, bottom = left + self._crop["width"], top + self._crop["height"]
-            image = image.crop((left, top, right, bottom))
-        values = np.asarray(image, np.float32) * np.float32(self._factor)
-        return np.ascontiguousarray(((values - self._mean) / self._std).transpose(2, 0, 1))
-
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
-        if "shortest_edge" in self._size:
-            scale = self._size["shortest_edge"] / min(height, width)
-            return round(height * scale), round(width * scale)
-        return int(self._size["height"]), int(self._size["width"])
-
-
 def _labels(config: Mapping[str, Any]) -> list[str]:
-    named = config.get("id2label")
-    if not named:
-        raise ValueError("config.json names no labels (id2label)")
+    # transformers leaves the names out where they are its default for two labels.
+    named = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     return [named[str(index)] for index in range(len(named))]
 
 
