@@ -30,7 +30,7 @@ class Scripted:
         value = next(self.scores)
         if isinstance(value, Exception):
             raise value
-        return {name: value for name in self.categories}
+        return dict.fromkeys(self.categories, value)
 
 
 def metrics_of(*scores: Any, categories: tuple[str, ...] = ("sexual",)) -> dict[str, Any]:
