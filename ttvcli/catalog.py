@@ -39,7 +39,9 @@ FILTERS = {
     "motion": "ttvcli.core.filters.motion:FILTER",
     "blur": "ttvcli.core.filters.blur:FILTER",
     "blocks": "ttvcli.core.filters.blocks:FILTER",
+    "harmful": "ttvcli.core.filters.harm_filter:FILTER",
     "exact_duplicate": "ttvcli.core.filters.exact_duplicate:FILTER",
+    "near_duplicate": "ttvcli.core.filters.near_duplicate:FILTER",
 }
 
 TABLES: dict[str, Mapping[str, str]] = {
