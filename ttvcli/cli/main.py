@@ -33,6 +33,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("bench.kernels", "bench"),
     ("bench.model", "bench"),
     ("bench.sample", "bench"),
+    ("bench.data", "bench"),
     ("export", None),
     ("info", None),
     ("doctor", None),

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -80,19 +80,19 @@ def write_event(sink: BinaryIO, event: Any) -> None:
     if isinstance(event, Frames):
         pixels = np.ascontiguousarray(event.pictures)
         pickle.dump(Pixels(replace(event, pictures=_NO_PIXELS), pixels.shape), sink)
-        sink.write(memoryview(pixels).cast("B"))
+        sink.write(pixels.data.cast("B"))
     else:
         pickle.dump(event, sink)
     sink.flush()
 
 
-def read_event(source: BinaryIO) -> Any:
+def read_event(source: IO[bytes]) -> Any:
     """Read one event; EOFError if the writer has gone."""
     found = pickle.load(source)
     if not isinstance(found, Pixels):
         return found
     pixels = np.empty(found.shape, np.uint8)
-    left = memoryview(pixels).cast("B")
+    left = pixels.data.cast("B")
     while left:
         count = source.readinto(left)  # type: ignore[attr-defined]
         if not count:

@@ -26,7 +26,7 @@ from ttvcli.workflows.embed_merge import (
 from ttvcli.workflows.output_folder import OutputFolder
 from ttvcli.workflows.shards import write_part_report, writing
 from ttvcli.workflows.step import SILENT, Progress
-from ttvcli.workflows.text_encoders import GPU_BATCH, Encoder
+from ttvcli.workflows.text_encoders import Encoder
 from ttvcli.workflows.text_sources import Texts, prompts_of
 from ttvcli.workflows.text_store import TextStore, groups
 
@@ -118,7 +118,8 @@ class _Run:
         else:
             self._write(empty, [""])
         self.progress.start("embedding", sum(len(clip.prompts) for clip in unfinished), "segments")
-        for group in groups(unfinished, self.texts.known, self.job.config.batch or GPU_BATCH):
+        most = text_encoders.most_at_once(self.job)
+        for group in groups(unfinished, self.texts.known, most):
             self.texts.encode(dict.fromkeys(text for clip in group for text in clip.prompts))
             for clip in group:
                 self._clip(clip)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.latents import read_latents_metadata
@@ -48,7 +49,7 @@ def merge(job: Job) -> str:
                 return f"manifest.jsonl follows when all {of} have ended"
             folder = OutputFolder(job.config.out)
             digests: dict[str, str] = {}
-            failures = {}
+            failures: dict[str, dict[str, Any]] = {}
             for report in reports:
                 digests |= report["digests"]
                 failures |= report["failures"]

@@ -33,8 +33,7 @@ def load(job: Job) -> Encoder:
     except ValueError as error:
         raise UsageError(str(error), fix="--device cpu") from error
     tokens, forward, vocabulary = (_clip if job.config.encoder == "clip" else _t5)(job, device)
-    wanted = job.config.batch or (GPU_BATCH if device.type == "cuda" else 1)
-    size = largest_batch(forward, wanted, job.max_tokens, vocabulary, device)
+    size = largest_batch(forward, most_at_once(job), job.max_tokens, vocabulary, device)
 
     def encode(texts: Sequence[str]) -> list[tuple[Tensor, int]]:
         found: list[tuple[Tensor, int]] = []
@@ -50,6 +49,12 @@ def load(job: Job) -> Encoder:
         return found
 
     return encode
+
+
+def most_at_once(job: Job) -> int:
+    """Return how many texts to encode before the first of their clips is written."""
+    on_cpu = job.config.device == "cpu" or not torch.cuda.is_available()
+    return job.config.batch or (1 if on_cpu else GPU_BATCH)
 
 
 def largest_batch(

@@ -22,13 +22,10 @@ from ttvcli.cli.options import (
     ShowConfig,
     Size,
     Threads,
+    Workers,
 )
 from ttvcli.cli.run_step import execute
 
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", help="Processes that decode ahead. Env.: TTV_WORKERS.", min=1),
-]
 Engine = Annotated[
     str | None, typer.Option("--engine", help="local, or ray: encoders on a Ray cluster.")
 ]
