@@ -270,7 +270,8 @@ def read(reading: Reading) -> dict[str, Any] | str:
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(reading.threads)}
     ran = subprocess.run(command(reading), capture_output=True, text=True, env=environment)
     if ran.returncode:
-        return (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1][:200]
+        lines = [line for line in ran.stderr.splitlines() if "Error" in line]
+        return (lines or ran.stderr.splitlines() or [f"exit code {ran.returncode}"])[-1][:200]
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return found
 
@@ -287,6 +288,7 @@ def summary(times: list[dict[str, Any]]) -> dict[str, Any]:
         "frames_per_second": round(frames / seconds, 1),
         "frames_per_cpu_second": round(frames / cpu, 1),
         "peak_rss_mb": max(run["peak_rss_mb"] for run in times),
+        "peak_rss_mb_worker": max(run["peak_rss_mb_worker"] for run in times),
         "repeats": len(times),
     }
 

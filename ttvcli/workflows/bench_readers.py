@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -46,7 +47,9 @@ def ttv(reading: Reading) -> Iterator[Frame]:
     for path in reading.paths:
         info = probe(path)
         fps = info.fps or Fraction(24)
-        frames = int((info.duration or 1) * fps - 1) // 8 * 8 + 1
+        total = round((info.duration or 1) * fps)
+        # The length of clip that leaves out fewest frames, as the others leave out none.
+        frames = min(range(9, min(max(total, 9), 97) + 1, 8), key=lambda f: (total % f, -f))
         tasks.append(DecodeTask(Path(path), (reading.width, reading.height), fps, frames))
     with open_decoder(tasks, 0 if reading.threads == 1 else reading.threads) as decoder:
         while (stream := decoder.ready()) is not None:
@@ -165,14 +168,23 @@ def measure_reading(reading: Reading) -> dict[str, Any]:
     wall, cpu = time.perf_counter() - wall, _cpu() - cpu
     if reading.keep:
         np.save(reading.keep, np.stack(kept))
-    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peaks = [resource.getrusage(who).ru_maxrss for who in whose]
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {
         "frames": count,
         "seconds": round(wall, 4),
         "cpu_seconds": round(cpu, 4),
-        "peak_rss_mb": round(max(peaks) / 1024, 1),
+        "peak_rss_mb": round(_peak() / 1024, 1),
+        "peak_rss_mb_worker": round(workers / 1024, 1),  # 0 without processes of its own
     }
+
+
+def _peak() -> int:
+    """Kibibytes that this process held at most, without what it was forked from."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _cpu() -> float:

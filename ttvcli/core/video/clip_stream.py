@@ -107,7 +107,7 @@ class ClipTask:
                         yield frame.time, frame.picture
 
                 frames = timed()
-                convert = PictureReader(video.info.sample_aspect, self.size)
+                convert = PictureReader(video.info.sample_aspect, self.size).view
                 reader = ClipReader(resample(frames, self.fps, duration), convert, self.frames)
                 for number in range(cut.clips):
                     if number in skip:
