@@ -17,7 +17,9 @@ SMALL: dict[str, Any] = {"size": (32, 24), "fps": 16}
 
 
 def task(path: Path, **changes: Any) -> ClipTask:
-    return ClipTask(**{"path": path, "size": (16, 16), "fps": Fraction(16), "frames": 17, **changes})
+    return ClipTask(
+        **{"path": path, "size": (16, 16), "fps": Fraction(16), "frames": 17, **changes}
+    )
 
 
 def frames_of(events: list[Any]) -> dict[int, np.ndarray]:
@@ -94,7 +96,7 @@ def test_damage_at_the_end_ends_in_broken_with_the_reason_of_a_scan(tmp_path: Pa
     data[at : at + 40] = bytes(40)
     damaged = tmp_path / "d.mkv"
     damaged.write_bytes(data)
-    with pytest.raises(Exception) as caught:  # noqa: PT011
+    with pytest.raises(Exception) as caught:
         scan(damaged)
     last = list(task(damaged).events())[-1]
     assert isinstance(last, Broken)
