@@ -21,7 +21,8 @@ from ttvcli.workflows.decode_worker import Done, Task, read_event
 
 AHEAD_BYTES = 64 << 20  # a clip of 49 frames in 720x480 has 51 MB
 _MOST_AUTOMATIC = 32
-_COMMAND = [sys.executable, "-P", "-m", "ttvcli.workflows.decode_worker"]
+# Not by -m: what a module pickles while it is __main__ nobody else can read.
+_COMMAND = [sys.executable, "-P", "-c", "from ttvcli.workflows import decode_worker as w; w.main()"]
 
 
 class Stream(Protocol):

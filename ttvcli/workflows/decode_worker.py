@@ -135,6 +135,3 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(0)  # nobody reads any more
 
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Sources as event streams: one decoding where the packets tell the truth, two where they do not."""
+"""Sources as event streams: decoded once where the packets tell the truth, else twice."""
 
 from fractions import Fraction
 from pathlib import Path
