@@ -32,11 +32,30 @@ SHOT_DETECTORS = {
     "none": "ttvcli.core.video.shots:NoDetector",
 }
 
+# In the order in which they are reported; the cheap ones first.
+FILTERS = {
+    "duration": "ttvcli.core.filters.duration:FILTER",
+    "size": "ttvcli.core.filters.size:FILTER",
+    "fps": "ttvcli.core.filters.fps:FILTER",
+    "bitrate": "ttvcli.core.filters.bitrate:FILTER",
+    "bars": "ttvcli.core.filters.bars:FILTER",
+    "exposure": "ttvcli.core.filters.exposure:FILTER",
+    "repeats": "ttvcli.core.filters.repeats:FILTER",
+    "cuts": "ttvcli.core.filters.cuts:FILTER",
+    "motion": "ttvcli.core.filters.motion:FILTER",
+    "blur": "ttvcli.core.filters.blur:FILTER",
+    "blocks": "ttvcli.core.filters.blocks:FILTER",
+    "harmful": "ttvcli.core.filters.harm_filter:FILTER",
+    "exact_duplicate": "ttvcli.core.filters.exact_duplicate:FILTER",
+    "near_duplicate": "ttvcli.core.filters.near_duplicate:FILTER",
+}
+
 TABLES: dict[str, Mapping[str, str]] = {
     "family": FAMILIES,
     "sampler": SAMPLERS,
     "guidance": GUIDANCE,
     "shot detector": SHOT_DETECTORS,
+    "filter": FILTERS,
 }
 
 

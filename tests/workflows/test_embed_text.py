@@ -14,7 +14,7 @@ from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.embeddings import load_embeddings
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.errors import ArtifactError, UsageError
-from ttvcli.workflows import components, embed_text
+from ttvcli.workflows import components, text_encoders, text_store
 from ttvcli.workflows.embed_text import EmbedTextConfig, plan, run
 from ttvcli.workflows.text_sources import find_texts, prompts_of
 
@@ -75,13 +75,13 @@ class Counted:
         self.stop_after = stop_after
 
     def __call__(self, job: Any) -> Any:
-        real = embed_text._load_encoder(job)
+        real = text_encoders.load(job)
 
-        def encode(text: str) -> Any:
+        def encode(texts: Any) -> Any:
             if self.stop_after is not None and sum(self.texts.values()) >= self.stop_after:
                 raise KeyboardInterrupt
-            self.texts[text] += 1
-            return real(text)
+            self.texts.update(texts)
+            return real(texts)
 
         return encode
 
@@ -133,11 +133,13 @@ def test_each_distinct_text_is_encoded_once(tmp_path: Path, latents: Path, model
     assert len(counted.texts) == 5
 
 
-def test_a_small_cache_changes_no_byte(
+def test_a_small_memory_changes_no_byte_and_encodes_nothing_twice(
     tmp_path: Path, embedded: Path, latents: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed_text, "_CACHE_BYTES", 1)
-    run(config(latents, tmp_path / "text", model))
+    monkeypatch.setattr(text_store, "_MEMORY_BYTES", 1)
+    counted = Counted()
+    run(config(latents, tmp_path / "text", model), load_encoder=counted)
+    assert set(counted.texts.values()) == {1}
     assert snapshot(tmp_path / "text") == snapshot(embedded)
 
 
@@ -152,7 +154,7 @@ def test_a_second_run_changes_nothing_and_loads_no_weights(
     assert snapshot(embedded) == before
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 4])
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
     tmp_path: Path, embedded: Path, latents: Path, model: Path, after: int
 ) -> None:
@@ -267,3 +269,120 @@ def test_a_model_without_text_encoder_is_refused(tmp_path: Path, latents: Path) 
     (tmp_path / "model" / "vae" / "config.json").write_text("{}")
     with pytest.raises(ArtifactError, match="text_encoder"):
         run(config(latents, tmp_path / "text", tmp_path / "model"))
+
+
+def test_texts_of_finished_clips_are_not_encoded_again(
+    tmp_path: Path, latents: Path, model: Path
+) -> None:
+    out = tmp_path / "text"
+    run(config(latents, out, model))
+    more = [*CLIPS, {"id": "c5", "segments": [{"caption": "a blue square"}]}]
+    source = write_clips(tmp_path / "latents", more)
+    counted = Counted()
+    assert run(config(source, out, model), load_encoder=counted).embedded == 1
+    assert not counted.texts
+    run(config(source, tmp_path / "fresh", model))
+    assert snapshot(out) == snapshot(tmp_path / "fresh")
+
+
+def test_batches_change_no_byte(tmp_path: Path, embedded: Path, latents: Path, model: Path) -> None:
+    run(config(latents, tmp_path / "text", model, batch=4))
+    assert snapshot(tmp_path / "text") == snapshot(embedded)
+
+
+def test_a_batch_is_as_large_as_no_bit_changes() -> None:
+    """A forward pass whose sums differ from five texts on, in one place of the batch."""
+
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        hidden = ids[..., None].float() / 3
+        if len(ids) > 4:
+            hidden[3, -1] = torch.nextafter(hidden[3, -1], torch.tensor(9e9))
+        return hidden
+
+    def found(wanted: int) -> int:
+        return text_encoders.largest_batch(forward, wanted, 7, 100, torch.device("cpu"))
+
+    assert [found(16), found(4), found(1)] == [4, 4, 1]
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_parts_merge_to_the_bytes_of_one_run(
+    tmp_path: Path, embedded: Path, latents: Path, model: Path, parts: int
+) -> None:
+    out = tmp_path / "text"
+    done = 0
+    for index in range(parts, 0, -1):
+        assert not (out / "manifest.jsonl").exists()
+        done += run(config(latents, out, model, shard=f"{index}/{parts}")).clips
+    assert done == len(CLIPS)
+    assert without_locks(out) == without_locks(embedded)
+
+
+def test_a_part_with_an_old_line_does_not_hide_a_new_caption(
+    tmp_path: Path, latents: Path, model: Path
+) -> None:
+    out = tmp_path / "text"
+    run(config(latents, out, model, shard="1/2"))
+    changed = [{**clip, "segments": [{"caption": "two green stars"}]} for clip in CLIPS]
+    source = write_clips(tmp_path / "latents", changed)
+    for part in ("1/2", "2/2"):
+        run(config(source, out, model, shard=part))
+    run(config(source, tmp_path / "fresh", model))
+    assert without_locks(out) == without_locks(tmp_path / "fresh")
+
+
+def without_locks(folder: Path) -> dict[str, bytes]:
+    return {k: v for k, v in snapshot(folder).items() if not k.startswith(".lock")}
+
+
+@pytest.fixture(scope="module")
+def clip_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of two layers with a tokenizer of single letters, as transformers writes them."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("clip")
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = transformers.CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=20,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+    )
+    transformers.CLIPTextModel(sizes).save_pretrained(folder)
+    return folder
+
+
+def test_clip_is_an_encoder_too(tmp_path: Path, latents: Path, clip_model: Path) -> None:
+    import transformers
+
+    asked = config(latents, tmp_path / "clip", clip_model, encoder="clip")
+    assert dict(plan(asked).items)["tokens a segment"] == 20
+    assert run(asked).clips == 4
+    embeddings, lengths, about = load_embeddings(tmp_path / "clip" / "c1.safetensors")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(clip_model)
+    network = transformers.CLIPTextModel.from_pretrained(clip_model).eval()
+    ids = tokenizer(
+        ["a red circle"], padding="max_length", truncation=True, max_length=20, return_tensors="pt"
+    ).input_ids
+    with torch.inference_mode():
+        expected = network(ids).last_hidden_state.bfloat16()
+    assert torch.equal(embeddings, expected)
+    assert lengths.tolist() == [len("aredcircle") + 2]
+    assert about["encoder"] == "CLIPTextModel"
+    with pytest.raises(UsageError, match="20 positions"):
+        run(config(latents, tmp_path / "x", clip_model, encoder="clip", max_tokens=21))
+
+
+def test_a_folder_without_clip_is_refused(tmp_path: Path, latents: Path, model: Path) -> None:
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        run(config(latents, tmp_path / "text", model, encoder="clip"))

@@ -44,6 +44,14 @@ class Recorder(Silent):
         self.counts[self.stage] += n
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _decoded_here() -> Iterator[None]:
+    """Decode in this process: test_encode_parts.py has the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode_job, "worker_count", lambda *, on_gpu: 0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_vae(tmp_path_factory.mktemp("model"))
@@ -356,6 +364,7 @@ def test_too_little_disk_is_said_before_any_work(
         ({"fps": 0}, "fps"),
         ({"size": "64"}, "WIDTHxHEIGHT"),
         ({"size": "0x64"}, "WIDTHxHEIGHT"),
+        ({"workers": -1}, "workers"),
         ({"threads": -1}, "threads"),
     ],
 )

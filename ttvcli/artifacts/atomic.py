@@ -7,6 +7,7 @@ process that is killed leaves at most a temporary file, which `remove_leftovers`
 import hashlib
 import json
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -16,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 # The suffix stays last: encoders choose the container from it.
-_TEMPORARY = re.compile(r"^\..*\.tmp-(\d+)-[0-9a-f]{8}(\..*)?$")
+_TEMPORARY = re.compile(r"^\..*\.tmp-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}(\..*)?$")
 
 
 def temporary_beside(path: Path) -> Path:
     """Return an unused hidden name in the folder of `path`, with the same suffix."""
-    name = f".{path.stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
-    return path.with_name(name)
+    writer = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.stem}.tmp-{writer}{path.suffix}")
 
 
 @contextmanager
@@ -120,13 +121,14 @@ def sync(path: Path) -> None:
 def remove_leftovers(folder: str | Path) -> list[Path]:
     """Delete the temporary files that killed processes left in a folder (not in its sub-folders).
 
-    Files of a process that still runs are kept, so that several may share a folder. Call it before
-    the first write: files of the calling process count as left over.
+    Files of a process that still runs, or that ran on another machine, are kept, so that several
+    may share a folder. Call it before the first write: files of the calling process count as left
+    over.
     """
     removed = []
     for path in sorted(Path(folder).glob(".*.tmp-*")):
         match = _TEMPORARY.match(path.name)
-        if match and not _other_process_runs(int(match.group(1))):
+        if match and match[1] == _host() and not _other_process_runs(int(match[2])):
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
@@ -136,6 +138,11 @@ def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _host() -> str:
+    """Six hex digits for this machine: a process id means nothing on another one."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
 def _other_process_runs(pid: int) -> bool:

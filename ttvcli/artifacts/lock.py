@@ -1,8 +1,8 @@
-"""One writer at a time in an output folder."""
+"""One writer at a time in an output folder, or one in each part of it."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ttvcli.errors import UsageError
@@ -11,11 +11,14 @@ LOCK_NAME = ".lock"
 
 
 @contextmanager
-def only_writer(folder: str | Path) -> Iterator[None]:
+def only_writer(folder: str | Path, part: str | None = None) -> Iterator[None]:
     """Hold the lock of a folder; UsageError if another process has it.
 
+    With `part`, a name such as "2-of-8", hold the lock of that part: processes with other parts may
+    write at the same time, one without a part may not.
+
     The system gives the lock back when its holder ends in any way, so a killed run leaves nothing
-    to clean up. The empty file stays. Where the system has no such locks, there is no check.
+    to clean up. The empty files stay. Where the system has no such locks, there is no check.
     """
     try:
         import fcntl
@@ -24,14 +27,28 @@ def only_writer(folder: str | Path) -> Iterator[None]:
         return
     path = Path(folder) / LOCK_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        if part is None:
+            held.enter_context(_locked(path, fcntl.LOCK_EX, ""))
+        else:
+            held.enter_context(_locked(path, fcntl.LOCK_SH, "; it has no --shard"))
+            own = path.with_name(f"{LOCK_NAME}.{part}")
+            held.enter_context(_locked(own, fcntl.LOCK_EX, f" as part {part}"))
+        yield
+
+
+@contextmanager
+def _locked(path: Path, kind: int, who: str) -> Iterator[None]:
+    import fcntl
+
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                "another process is writing there",
-                where=str(folder),
+                f"another process is writing there{who}",
+                where=str(path.parent),
                 fix="wait until it has ended, or choose another --out",
             ) from None
         except OSError:

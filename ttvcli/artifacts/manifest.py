@@ -9,12 +9,12 @@ header of the run that wrote it is in `ttv.json` beside it.
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ttvcli.artifacts.atomic import append_line, json_text, write_text
+from ttvcli.artifacts.atomic import append_line, json_text, replacing
 from ttvcli.errors import ArtifactError
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -50,9 +50,19 @@ def read_manifest(path: str | Path) -> list[Record]:
     return _parse(text, where=str(file))
 
 
+def iterate_manifest(path: str | Path) -> Iterator[Record]:
+    """Yield the records of a manifest that is whole, one at a time."""
+    with manifest_path(path).open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        for line in file:
+            if line.strip():
+                yield json.loads(line)
+
+
 def write_manifest(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write a whole manifest at once, atomically."""
-    write_text(path, "".join(to_line(record) + "\n" for record in records))
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        for record in records:  # there may be millions
+            file.write(to_line(record) + "\n")
 
 
 def to_line(record: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ HEADER_NAME = "ttv.json"
 KINDS = {
     "clips": "folder of captioned videos with a manifest",
     "model": "model folder",
+    "filtered": "folder with the verdicts on videos in a manifest",
     "latents": "folder of VAE latents with a manifest",
     "embeddings": "folder of text embeddings with a manifest",
     "checkpoint": "training checkpoint",

@@ -16,6 +16,7 @@ from ttvcli.cli.options import (
     Out,
     Quiet,
     Set,
+    Shard,
     ShowConfig,
     Threads,
 )
@@ -36,6 +37,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         out: Out = None,
         model: Model = None,
+        encoder: Annotated[
+            str | None,
+            typer.Option("--encoder", help="t5 of the model, or clip with --model CLIP_FOLDER."),
+        ] = None,
         max_tokens: Annotated[
             int | None,
             typer.Option("--max-tokens", help="Tokens a segment. Default: the model's.", min=1),
@@ -44,6 +49,11 @@ def register(app: typer.Typer) -> None:
         device: Device = None,
         threads: Threads = None,
         limit: Limit = None,
+        batch: Annotated[
+            int | None,
+            typer.Option("--batch", help="Texts at once, as far as no bit changes.", min=1),
+        ] = None,
+        shard: Shard = None,
         force: Force = None,
         json: Json = False,
         quiet: Quiet = False,
@@ -55,23 +65,28 @@ def register(app: typer.Typer) -> None:
         """Embed the captions of clips, one row of tokens for each 3 s segment.
 
         The empty prompt is always embedded too. Run the same command again to continue after a
-        stop, or after captions were changed: only what is new is embedded.
+        stop, or after captions were changed: only what is new is embedded, each text once.
 
         \b
         Examples:
           ttv embed-text latents/ --out text/
           ttv embed-text latents/ --out text/ --model CogVideoX-5b/ --dtype bf16
+          ttv embed-text latents/ --out clip/ --model clip-vit-large-patch14/ --encoder clip
+          ttv embed-text latents/ --out text/ --shard 2/8
           echo "a red circle moves right" | ttv embed-text - --out text/
         """
         flags = {
             "source": source,
             "out": out,
             "model": model,
+            "encoder": encoder,
             "max_tokens": max_tokens,
             "dtype": dtype,
             "device": device,
             "threads": threads,
             "limit": limit,
+            "batch": batch,
+            "shard": shard,
             "force": force,
         }
         execute(

@@ -24,6 +24,7 @@ from ttvcli.errors import ExitCode, Interrupted, TtvError, UsageError, WouldNotF
 COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("demo", None),
     ("prep.synth", "prep"),
+    ("prep.filter", "prep"),
     ("prep.split", "prep"),
     ("prep.caption", "prep"),
     ("prep.encode", "prep"),
@@ -34,6 +35,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("bench.kernels", "bench"),
     ("bench.model", "bench"),
     ("bench.sample", "bench"),
+    ("bench.data", "bench"),
     ("export", None),
     ("info", None),
     ("doctor", None),

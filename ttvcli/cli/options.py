@@ -74,6 +74,12 @@ Size = Annotated[
 Fps = Annotated[float | None, typer.Option("--fps", help="Frames per second.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", help="Length: a multiple of 3 s.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Take only the first N items.", min=1)]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", help="Processes; one for each CPU core if not given. Env.: TTV_WORKERS.", min=1
+    ),
+]
 Shard = Annotated[
     str | None, typer.Option("--shard", metavar="I/N", help="Do only the I-th of N parts.")
 ]

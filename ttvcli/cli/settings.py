@@ -53,7 +53,7 @@ def resolve(
         *from_presets(presets or {}, step, known),
         *(entry for path in config_files for entry in from_file(Path(path), step, known)),
         *_from_environment(os.environ if environ is None else environ, known),
-        *map(_from_set, sets),
+        *(_from_set(assignment, step, known) for assignment in sets),
         *_from_flags(flags or {}),
     ]
     values: dict[str, Any] = {}
@@ -156,7 +156,7 @@ def _from_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> I
             yield Given(key, environ[variable], variable, variable, text=True)
 
 
-def _from_set(assignment: str) -> Given:
+def _from_set(assignment: str, step: str, known: Mapping[str, Any]) -> Given:
     key, sign, value = assignment.partition("=")
     if not sign or not key.strip():
         raise UsageError(
@@ -164,6 +164,8 @@ def _from_set(assignment: str) -> Given:
             fix="for example --set optimizer.lr=1e-4",
         )
     name = key.strip().replace("-", "_")
+    if name not in known:  # as in a file, the name of the step may stand before it
+        name = name.removeprefix(f"{step}.")
     return Given(name, value.strip(), "--set", f"--set {assignment}", text=True)
 
 

@@ -1,9 +1,10 @@
 """Encode videos to VAE latents: any files in, one safetensors file a clip and a manifest out.
 
-Each source is decoded twice: once to learn its true length and that it is sound, once to encode it.
-Nothing of a damaged file is thus ever encoded, and no clip is ever whole in memory. Sources are
-taken in a fixed order and each finished clip is one line of the manifest, so a run that was killed
-goes on where it stopped and ends with the bytes of an uninterrupted one.
+Processes look at all sources, then decode them ahead of the encoder; see `decode_pool`. Nothing of
+a source stays that turns out damaged, up to its last frame. Each finished clip is one line of the
+manifest and the end brings them into the order of the sources, so a run that was killed goes on
+where it stopped and ends with the bytes of an uninterrupted one, whatever the number of processes
+or parts.
 """
 
 from collections.abc import Callable
@@ -11,34 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ttvcli.artifacts import model_folder
-from ttvcli.artifacts.atomic import sha256_file, write_json
-from ttvcli.artifacts.latents import read_latents_metadata, save_latents
-from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.schema import header, settings_hash
-from ttvcli.core.video.decode import Scan, check_file, open_video, probe, scan
+from ttvcli.core.video.clip_stream import Broken
+from ttvcli.core.video.decode import probe
 from ttvcli.core.video.errors import UnreadableVideo
-from ttvcli.core.video.picture import PictureReader
-from ttvcli.core.video.resample import (
-    ClipPlan,
-    ClipReader,
-    enlarged,
-    output_frames,
-    plan_clips,
-    resample,
-)
-from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.errors import UsageError
+from ttvcli.workflows.decode_pool import open_decoder
+from ttvcli.workflows.decode_worker import DecodeTask, Looked, LookTask
+from ttvcli.workflows.encode_engine import ENGINES, Hooks, Item
 from ttvcli.workflows.encode_estimate import bytes_per_clip, seconds_per_clip
-from ttvcli.workflows.encode_job import EncodeConfig, Job, expected_clips, plain_number, prepare
-from ttvcli.workflows.encode_records import Clip, clip_record, finish_manifest, make_report
+from ttvcli.workflows.encode_job import EncodeConfig, Job, expected_clips, prepare
+from ttvcli.workflows.encode_merge import damaged_before, finish_all, is_sound, items_hash, merge
+from ttvcli.workflows.encode_records import Clip, clip_record, outcome
+from ttvcli.workflows.encode_source import Encoder, SourceState
+from ttvcli.workflows.encode_verify import verify
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder
+from ttvcli.workflows.shards import write_part_report, writing
 from ttvcli.workflows.step import SILENT, Plan, Progress
 from ttvcli.workflows.video_sources import Source
 
 _SPARE_DISK = 64 << 20
-
-Encoder = Callable[[Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ def plan(config: EncodeConfig) -> Plan:
     """Look at every video's header and tell what a run would make; reads no weights."""
     job = prepare(config)
     clips, seconds, unreadable = 0, 0.0, 0
-    for source in job.sources.videos:
+    for source in job.videos:
         try:
             info = probe(source.path)
         except UnreadableVideo:
@@ -76,7 +70,7 @@ def plan(config: EncodeConfig) -> Plan:
     return Plan(
         command="prep encode",
         items=[
-            ("videos", len(job.sources.videos)),
+            ("videos", len(job.videos)),
             ("unreadable videos", unreadable),
             ("left out by the manifest", job.sources.left_out),
             ("seconds of video", round(seconds, 1)),
@@ -84,6 +78,7 @@ def plan(config: EncodeConfig) -> Plan:
             ("clip", f"{config.frames} frames, {width}x{height}, {float(job.fps):g} fps"),
             ("model", str(job.model)),
             ("output", str(config.out)),
+            ("processes that decode", job.workers),
         ],
         bytes={"disk": clips * bytes_per_clip(job.vae, config.frames, job.size)},
         eta_seconds=clips * seconds_per_clip(job.vae, config.frames, job.size, config.device),
@@ -112,15 +107,21 @@ def run(
     job = prepare(config)
     settings = job.settings()
     made_from = {"vae": settings["vae_hash"]}
-    with only_writer(config.out):
+    with writing(config.out, job.shard):
         folder = OutputFolder.open(
-            config.out, header("latents", settings, made_from), force=config.force
+            config.out,
+            header("latents", settings, made_from),
+            force=config.force,
+            shard=job.shard,
         )
-        return _Run(job, folder, progress, load_encoder or _load_encoder).all()
+        result = _Run(job, folder, progress, load_encoder or _load_encoder).all()
+    if job.shard is not None:
+        progress.note(merge(job))
+    return result
 
 
 class _Run:
-    """One pass over the sources."""
+    """One pass over the sources of a part, or over all."""
 
     def __init__(
         self,
@@ -133,168 +134,98 @@ class _Run:
         self.folder = folder
         self.progress = progress
         self.load_encoder = load_encoder
-        self.encoder: Encoder | None = None
-        self.frames_left = 0  # as far as the headers of the videos tell
         self.settings = job.settings()
         self.hash = settings_hash(self.settings)
-        self.failed: list[dict[str, Any]] = []
-        self.duplicates: list[dict[str, Any]] = []
-        self.records: list[dict[str, Any]] = []  # of all clips, in the order of the sources
-        self.encoded = 0
+        self.digests: dict[str, str] = {}  # of the sources that can be read
+        self.failures: dict[str, dict[str, Any]] = {}
+        self.first: dict[str, Source] = {}  # hash to the first source with these bytes
+        self.suspects = damaged_before(folder.path)  # hashes
+        self.frames = 0  # to encode, as far as the headers of the videos tell
+        self.encoded: set[str] = set()  # ids of clips made by this run
 
     def all(self) -> EncodeResult:
-        videos = self.job.sources.videos
-        digests = self._look(videos)
-        seen: dict[str, str] = {}
-        for source, (digest, expected) in zip(videos, digests, strict=True):
-            if digest is None:
-                continue
-            if digest in seen:
-                self.duplicates.append({"item": source.name, "same_as": seen[digest]})
-                continue
-            seen[digest] = source.name
-            try:
-                self._source(source, digest)
-            except UnreadableVideo as error:
-                self._fail(source, error)
-                self._advance(expected * self.job.config.frames)
+        videos = self.job.videos
+        items = self._todo(videos, self._look(videos))
+        hooks = Hooks(self._add, self._void, self.progress.advance)
+        ENGINES[self.job.config.engine](self.job, self.folder.path, items, self._load, hooks)
+        for item in items:
+            if item.state.broken is not None:
+                self._fail(self.first[item.state.digest], item.state.broken)
         self.progress.finish()
-        order = {source.name: number for number, source in enumerate(videos)}
-        self.failed.sort(key=lambda entry: order[entry["item"]])
-        finish_manifest(self.folder, self.records)
-        report = make_report(
-            self.settings, self.job.sources, self.records, self.failed, self.duplicates
-        )
-        write_json(self.folder.path / "report.json", report)
-        return EncodeResult([self.folder.path], len(self.records), self.encoded, self.failed)
+        found = outcome(videos, self.digests, self.failures, self._clips_of)
+        if self.job.shard is None:
+            finish_all(self.folder, self.job, found)
+        else:
+            self.folder.finish(found.records)
+            content = {"digests": self.digests, "failures": self.failures}
+            write_part_report(self.folder.path, self.job.shard, items_hash(self.job), content)
+        paths = [self.folder.path]
+        if self.job.config.verify and found.records:
+            made = [r for r in found.records if r["id"] in self.encoded] or found.records
+            paths.append(verify(self.job, self.folder.path, made[0], self.progress))
+        return EncodeResult(paths, len(found.records), len(self.encoded), found.failed)
 
-    def _look(self, videos: list[Source]) -> list[tuple[str | None, int]]:
-        """Return (content hash or None, clips to encode) of each source; checks the disk."""
+    def _look(self, videos: list[Source]) -> dict[str, float | None]:
+        """Hash every source; return what it says it lasts, by the hash. Failures are kept."""
         self.progress.start("reading", len(videos), "videos")
-        found: list[tuple[str | None, int]] = []
+        lasts: dict[str, float | None] = {}
+        with open_decoder([LookTask(v.path) for v in videos], self.job.workers) as decoder:
+            while (stream := decoder.ready()) is not None:
+                event = stream.take()
+                if event is None:
+                    self.progress.advance()
+                elif isinstance(event, Looked):
+                    self.digests[videos[stream.index].name] = event.sha256
+                    lasts[event.sha256] = event.duration
+                else:
+                    self._fail(videos[stream.index], event)
+        return lasts
+
+    def _todo(self, videos: list[Source], lasts: dict[str, float | None]) -> list[Item]:
+        """Return what is to be encoded; checks the disk."""
         for source in videos:
-            try:
-                check_file(source.path)
-                digest = sha256_file(source.path)
-                clips = 0
-                if self._finished(digest) is None:
-                    clips = expected_clips(self.job, probe(source.path).duration)
-                found.append((digest, clips))
-            except UnreadableVideo as error:
-                self._fail(source, error)
-                found.append((None, 0))
-            except OSError as error:  # a broken disk or a network folder that went away
-                self._fail(source, UnreadableVideo("permission", error.strerror or "read error"))
-                found.append((None, 0))
-            self.progress.advance()
-        clips = sum(clips for _, clips in found)
+            if source.name in self.digests:
+                self.first.setdefault(self.digests[source.name], source)
+        items, clips = [], 0
+        for digest, source in self.first.items():
+            old = self._clips_of(digest, check=True)
+            if old and len(old) == old[0].clips:
+                continue
+            state = SourceState(digest, {clip.clip: clip for clip in old})
+            skip = frozenset(state.old)
+            job = self.job
+            suspect = digest in self.suspects
+            task = DecodeTask(source.path, job.size, job.fps, job.config.frames, skip, suspect)
+            items.append(Item(task, state))
+            clips += max(expected_clips(job, lasts[digest]) - len(old), 0)
+        self.frames = clips * self.job.config.frames
         self._check_disk(clips)
-        self.frames_left = clips * self.job.config.frames
-        return found
+        return items
 
-    def _source(self, source: Source, digest: str) -> None:
-        finished = self._finished(digest)
-        if finished is not None:
-            self.records += [clip_record(Clip.from_record(r), source) for r in finished]
-            return
-        seen = scan(source.path)
-        cut = plan_clips(output_frames(seen.duration, self.job.fps), self.job.config.frames)
-        if cut.clips == 0:
-            need = self.job.config.frames / float(self.job.fps)
-            raise UnreadableVideo("too_short", f"{float(seen.duration):.2f} s of {need:.2f} s")
-        with open_video(source.path) as video:
-            convert = PictureReader(seen.info.sample_aspect, self.job.size)
-            timed = ((frame.time, frame.picture) for frame in video.frames())
-            pictures = resample(timed, self.job.fps, seen.duration)
-            reader = ClipReader(pictures, convert, self.job.config.frames)
-            for number in range(cut.clips):
-                self._clip(source, digest, seen, cut, number, reader)
+    def _load(self, job: Job) -> Encoder:
+        encoder = self.load_encoder(job)  # before the clock of the progress bar starts
+        self.progress.start("encoding", self.frames, "frames")
+        return encoder
 
-    def _clip(
-        self,
-        source: Source,
-        digest: str,
-        seen: Scan,
-        cut: ClipPlan,
-        number: int,
-        reader: ClipReader,
-    ) -> None:
-        name = digest[:16] if cut.clips == 1 else f"{digest[:16]}-{number:04d}"
-        old = self.folder.done.get(name)
-        if old is not None and self._sound(old):
-            reader.skip()
-            self._advance(self.job.config.frames)
-            self.records.append(clip_record(Clip.from_record(old), source))
-            return
-        if self.encoder is None:  # loaded before the clock of the progress bar starts
-            self.encoder = self.load_encoder(self.job)
-            self.progress.start("encoding", self.frames_left, "frames")
-        mean, logvar = self.encoder(self._counted(reader))
-        frames, fps = self.job.config.frames, self.job.fps
-        path = self.folder.path / f"{name}.safetensors"
-        start = float(number * frames / fps)
-        about = {
-            "settings_hash": self.hash,
-            "vae": model_folder.COMPONENTS["vae"][1],
-            "vae_hash": self.settings["vae_hash"],
-            "fps": plain_number(fps),
-            "width": self.job.size[0],
-            "height": self.job.size[1],
-            "frames": frames,
-            "start": round(start, 6),
-            "source_sha256": digest,
-        }
-        save_latents(path, mean, logvar, about)
-        notes = list(seen.info.notes)
-        factor = enlarged((seen.info.width, seen.info.height), self.job.size)
-        if factor > 1:
-            notes.append(f"enlarged {factor:.2f} times")
-        clip = Clip(
-            id=name,
-            path=path.name,
-            sha256=sha256_file(path),
-            width=self.job.size[0],
-            height=self.job.size[1],
-            fps=plain_number(fps),
-            frames=frames,
-            source_sha256=digest,
-            clip=number,
-            clips=cut.clips,
-            start=round(start, 6),
-            held=cut.held if number == cut.clips - 1 else 0,
-            dropped=cut.dropped,
-            notes=notes,
-        )
-        record = clip_record(clip, source)
-        self.folder.add(record)
-        self.records.append(record)
-        self.encoded += 1
+    def _add(self, state: SourceState, clip: Clip) -> None:
+        self.folder.add(clip_record(clip, self.first[state.digest]))
+        self.encoded.add(clip.id)
 
-    def _counted(self, reader: ClipReader) -> Any:
-        for chunk in reader.chunks():
-            yield chunk
-            self._advance(len(chunk))
+    def _void(self, state: SourceState) -> None:
+        for clip in state.clips:
+            self.folder.forget(clip.id)
+            self.encoded.discard(clip.id)
 
-    def _advance(self, frames: int) -> None:
-        """Count frames that are encoded, or that turned out not to be."""
-        self.frames_left -= frames
-        if self.encoder is not None:
-            self.progress.advance(frames)
-
-    def _finished(self, digest: str) -> list[dict[str, Any]] | None:
-        """Return the records of a source all of whose clips are there and sound, else None."""
+    def _clips_of(self, digest: str, *, check: bool = False) -> list[Clip]:
+        """The clips of a source that are there, in order; `check` forgets those not sound."""
         records = self.folder.of_source(digest)
-        if not records or len(records) != records[0].get("clips"):
-            return None
-        return records if all(self._sound(record) for record in records) else None
+        if check:
+            records = [record for record in records if self._sound(record)]
+        return sorted(map(Clip.from_record, records), key=lambda clip: clip.clip)
 
     def _sound(self, record: dict[str, Any]) -> bool:
         """Tell whether the file of a record is whole; if not, forget the record."""
-        try:
-            about = read_latents_metadata(self.folder.path / record["path"])
-        except ArtifactError:
-            about = {}
-        if about.get("settings_hash") == self.hash:
+        if is_sound(self.folder.path / record["path"], self.hash):
             return True
         self.folder.forget(record["id"])
         return False
@@ -306,10 +237,10 @@ class _Run:
             fix = "choose another --out, or fewer videos with --limit N"
             check_free_space(self.folder.path, need + _SPARE_DISK, fix)
 
-    def _fail(self, source: Source, error: UnreadableVideo) -> None:
-        self.failed.append(
-            {"item": source.name, "reason": error.reason_code, "detail": error.detail}
-        )
+    def _fail(self, source: Source, broken: Broken) -> None:
+        entry = {"item": source.name, "reason": broken.reason_code, "detail": broken.detail}
+        digest = self.digests.get(source.name)
+        self.failures[source.name] = entry | ({"sha256": digest} if digest else {})
 
 
 def _load_encoder(job: Job) -> Encoder:

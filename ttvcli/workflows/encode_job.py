@@ -8,10 +8,13 @@ from typing import Any, Literal
 from ttvcli.artifacts import model_folder
 from ttvcli.core.video.resample import check_clip_frames, output_frames, plan_clips
 from ttvcli.errors import UsageError
-from ttvcli.workflows.video_sources import Sources, find_sources
+from ttvcli.workflows.decode_pool import worker_count
+from ttvcli.workflows.shards import Shard, refuse_force
+from ttvcli.workflows.video_sources import Source, Sources, find_sources
 
 # Counts up when the pixels that reach the VAE change for the same settings.
 _RULES = 1
+_NVIDIA = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +34,28 @@ class EncodeConfig:
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves it to PyTorch"})
     force: bool = field(default=False, metadata={"help": "encode everything again"})
     limit: int = field(default=0, metadata={"help": "take only the first N videos; 0 takes all"})
+    workers: int = field(
+        default=0, metadata={"help": "processes that decode ahead; 0 suits the machine"}
+    )
+    shard: str = field(default="", metadata={"help": "part of the videos, such as 2/8"})
+    engine: Literal["local", "ray"] = field(
+        default="local", metadata={"help": "local, or ray: on the cluster of RAY_ADDRESS"}
+    )
+    actors: int = field(
+        default=0, metadata={"help": "encoders on the Ray cluster; 0: one for each GPU, or node"}
+    )
+    verify: bool = field(
+        default=False, metadata={"help": "decode one latent to a video to look at"}
+    )
 
     def __post_init__(self) -> None:
         check_clip_frames(self.frames)
         if not 0 < self.fps <= 1000:
             raise ValueError(f"fps must be above 0 and at most 1000, got {self.fps}")
-        if self.threads < 0 or self.limit < 0:
-            raise ValueError(f"threads {self.threads} and limit {self.limit} start at 0")
+        for name in ("threads", "limit", "workers", "actors"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} starts at 0, got {getattr(self, name)}")
+        Shard.parse(self.shard)
         if self.size:
             parse_size(self.size)
 
@@ -47,11 +65,33 @@ class Job:
     """A checked config: everything that is known before a video is opened."""
 
     config: EncodeConfig
-    sources: Sources
+    sources: Sources  # of all parts
     model: Path
     vae: dict[str, Any]  # its config.json
     size: tuple[int, int]
     fps: Fraction
+
+    @property
+    def shard(self) -> Shard | None:
+        """The part that is to be done; None for everything."""
+        return Shard.parse(self.config.shard)
+
+    @property
+    def videos(self) -> list[Source]:
+        """The sources that are to be done."""
+        part = self.shard
+        return [v for v in self.sources.videos if part is None or part.owns(v.name)]
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode."""
+        return self.config.workers or worker_count(on_gpu=self.on_gpu)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the encoder will most likely run on a GPU; asks no library."""
+        device = self.config.device
+        return device.startswith("cuda") or (device == "auto" and _NVIDIA.exists())
 
     def settings(self) -> dict[str, Any]:
         """What latents depend on; device, threads and paths do not belong to it."""
@@ -82,6 +122,7 @@ def prepare(config: EncodeConfig) -> Job:
         ArtifactError: no source, or no VAE in the model.
         UsageError: a size the VAE cannot take, or an output among the sources.
     """
+    refuse_force(Shard.parse(config.shard), config.force)
     sources = find_sources(config.source)
     if config.limit:
         sources = Sources(sources.videos[: config.limit], sources.left_out)

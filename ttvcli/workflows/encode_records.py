@@ -5,12 +5,12 @@ the work was done: that is what makes a resumed run equal an uninterrupted one.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ttvcli.artifacts.schema import header
 from ttvcli.core.video.resample import SEGMENT_FRAMES, segment_count
-from ttvcli.workflows.output_folder import OutputFolder
 from ttvcli.workflows.video_sources import Source, Sources, clean, clip_segments
 
 # Fields of the source's own record that describe the source file, not the clip.
@@ -70,24 +70,47 @@ def clip_record(clip: Clip, source: Source) -> dict[str, Any]:
     return record | clean(unknown)
 
 
-def finish_manifest(folder: OutputFolder, records: list[dict[str, Any]]) -> None:
-    """Bring the manifest into the order of the sources, with their present captions.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of each source, in the order of the sources."""
 
-    Lines of clips that are no longer among the sources stay, behind the others.
+    records: list[dict[str, Any]]
+    failed: list[dict[str, Any]]
+    duplicates: list[dict[str, Any]]
+
+
+def outcome(
+    videos: list[Source],
+    digests: dict[str, str],
+    failures: dict[str, dict[str, Any]],
+    clips_of: Callable[[str], list[Clip]],
+) -> Outcome:
+    """Bring together what is known of the sources, whoever found it out and when.
+
+    Args:
+        videos: all sources, in order.
+        digests: name of a source to the hash of its bytes; those that cannot be read are not there.
+        failures: name of a source to its entry in the report.
+        clips_of: the clips of a source, by the hash of its bytes.
     """
-    present = {record["id"] for record in records}
-    others = [record for name, record in folder.done.items() if name not in present]
-    folder.rewrite([*records, *others])
+    found, seen = Outcome([], [], []), dict[str, str]()
+    for source in videos:
+        digest = digests.get(source.name)
+        if digest in seen:
+            found.duplicates.append({"item": source.name, "same_as": seen[digest]})
+            continue
+        if digest is not None:
+            seen[digest] = source.name
+        if digest is None or source.name in failures:
+            found.failed.append(failures[source.name])
+        else:
+            found.records.extend(clip_record(clip, source) for clip in clips_of(digest))
+    return found
 
 
-def make_report(
-    settings: dict[str, Any],
-    sources: Sources,
-    records: list[dict[str, Any]],
-    failed: list[dict[str, Any]],
-    duplicates: list[dict[str, Any]],
-) -> dict[str, Any]:
+def make_report(settings: dict[str, Any], sources: Sources, found: Outcome) -> dict[str, Any]:
     """Return the content of `report.json`."""
+    records, failed = found.records, found.failed
     first = [record for record in records if record["clip"] == 0]
     notes = [{"item": r["source"], "notes": r["notes"]} for r in first if r["notes"]]
     uncaptioned = sum(not all(s.get("caption") for s in r["segments"]) for r in records)
@@ -101,6 +124,6 @@ def make_report(
         "left_out_by_manifest": sources.left_out,
         "skipped": failed,
         "skipped_by_reason": dict(sorted(Counter(f["reason"] for f in failed).items())),
-        "duplicates": duplicates,
+        "duplicates": found.duplicates,
         "notes": notes,
     }

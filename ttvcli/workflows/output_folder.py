@@ -11,56 +11,103 @@ from ttvcli.artifacts.manifest import (
     write_manifest,
 )
 from ttvcli.artifacts.schema import HEADER_NAME, Header, claim_folder, read_header
-from ttvcli.errors import UsageError
+from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.workflows.shards import (
+    Shard,
+    all_manifests,
+    manifest_name,
+    refuse_force,
+    remove_parts,
+)
 
 
 class OutputFolder:
-    """The files and the manifest of one step; hold `lock.only_writer` while using it."""
+    """The files and the manifest of one step; hold `shards.writing` while using it.
 
-    def __init__(self, path: Path) -> None:
+    `done` has the items of all manifests there, those of other parts too; `own` names those of the
+    manifest that is written.
+    """
+
+    def __init__(self, path: Path, shard: Shard | None = None) -> None:
         self.path = path
-        self.manifest = path / MANIFEST_NAME
+        self.manifest = path / manifest_name(shard)
         self._writer = ManifestWriter(self.manifest)
-        self.done: dict[str, dict[str, Any]] = {r["id"]: r for r in read_manifest(self.manifest)}
-        self._of_source: dict[str, list[str]] = {}
+        self.done: dict[str, dict[str, Any]] = {}
+        for manifest in [*all_manifests(path), self.manifest]:
+            self.done |= {record["id"]: record for record in _records(manifest)}
+        self.own = {record["id"] for record in _records(self.manifest)}
+        self._of_source: dict[str, dict[str, None]] = {}  # ids, in order
         for record in self.done.values():
-            self._of_source.setdefault(record.get("source_sha256", ""), []).append(record["id"])
+            self._of_source.setdefault(record.get("source_sha256", ""), {})[record["id"]] = None
 
     @classmethod
     def open(
-        cls, path: Path, header: Header, *, force: bool, results: str = "*.safetensors"
+        cls,
+        path: Path,
+        header: Header,
+        *,
+        force: bool,
+        shard: Shard | None = None,
+        results: str = "*.safetensors",
     ) -> "OutputFolder":
-        """Take or continue a folder; `results` are the names of the files that `force` deletes.
+        """Take or continue a folder, or a part of it.
+
+        `results` are the names of the files that `force` deletes.
 
         Raises:
             UsageError: it holds something else, or was made with other settings and not `force`.
         """
+        refuse_force(shard, force)
         _check_ours(path, header["kind"])
         if force:
             _remove_results(path, results)
         claim_folder(path, header, force=force)
-        return cls(path)
+        return cls(path, shard)
 
     def add(self, record: dict[str, Any]) -> None:
         """Record a finished item, whose file is already in place."""
         self._writer.append(record)
         self.done[record["id"]] = record
+        self.own.add(record["id"])
+        self._of_source.setdefault(record.get("source_sha256", ""), {})[record["id"]] = None
 
     def forget(self, name: str) -> None:
         """Drop an item whose file turned out to be missing or damaged, so that it is made again."""
         self.done.pop(name, None)
-        self.rewrite(list(self.done.values()))
+        if name in self.own:
+            self.own.discard(name)
+            self._write([r for r in self.done.values() if r["id"] in self.own])
 
     def of_source(self, digest: str) -> list[dict[str, Any]]:
-        """Return the records that were there at the start, made from the file with this hash."""
-        return [self.done[name] for name in self._of_source.get(digest, []) if name in self.done]
+        """Return the records of items made from the file with this hash."""
+        return [self.done[name] for name in self._of_source.get(digest, {}) if name in self.done]
 
-    def rewrite(self, records: list[dict[str, Any]]) -> None:
+    def finish(self, records: list[dict[str, Any]]) -> None:
+        """Bring the manifest into the order of `records`; other lines it has stay behind them."""
+        present = {record["id"] for record in records}
+        rest = [r for name, r in self.done.items() if name in self.own - present]
+        self._write([*records, *rest])
+        self.done |= {record["id"]: record for record in records}
+        self.own |= present
+
+    def adopt(self) -> None:
+        """Take over the lines of all parts."""
+        self.own = set(self.done)
+
+    def _write(self, records: list[dict[str, Any]]) -> None:
         """Replace the manifest, if that changes it."""
         lines = "".join(to_line(record) + "\n" for record in records)
         if self.manifest.read_bytes() != lines.encode():
             write_manifest(self.manifest, records)
-        self.done = {record["id"]: record for record in records}
+
+
+def _records(manifest: Path) -> list[dict[str, Any]]:
+    try:
+        return read_manifest(manifest)
+    except ArtifactError:
+        if manifest.exists():
+            raise
+        return []  # parts were merged in this moment
 
 
 def _check_ours(path: Path, kind: str) -> None:
@@ -83,8 +130,9 @@ def _check_ours(path: Path, kind: str) -> None:
 def _remove_results(path: Path, results: str) -> None:
     """Delete what an earlier run made: the manifest first, so that no line outlives its file."""
     manifest = path / MANIFEST_NAME
-    if not manifest.exists():
+    if not all_manifests(path):
         return
-    manifest.unlink()
+    manifest.unlink(missing_ok=True)
+    remove_parts(path)
     for file in path.glob(results):
         file.unlink()

@@ -79,6 +79,7 @@ class Sources:
 
     videos: list[Source]
     left_out: int = 0
+    dropped: tuple[Source, ...] = ()  # those that were left out, for a step that passes them on
 
 
 def find_sources(source: str | Path) -> Sources:
@@ -176,21 +177,19 @@ def clean(value: Any) -> Any:
 def _from_manifest(manifest: str | Path, folder: Path) -> Sources:
     records = read_manifest(manifest)
     where = "standard input" if str(manifest) == "-" else str(manifest)
-    videos = []
-    left_out = 0
+    videos: list[Source] = []
+    dropped: list[Source] = []
     for number, record in enumerate(records, start=1):
         if not isinstance(record.get("path"), str) or not record["path"]:
             raise ArtifactError(
                 f"record {number} has no path", where=where, fix="every record names its video"
             )
-        if record.get("keep") is False:
-            left_out += 1
-            continue
         file = record["path"]
-        videos.append(Source(folder / file, printable(Path(file).as_posix()), record))
+        kind = dropped if record.get("keep") is False else videos
+        kind.append(Source(folder / file, printable(Path(file).as_posix()), record))
     if not records:
         raise ArtifactError("the manifest is empty", where=where)
-    return Sources(videos, left_out)
+    return Sources(videos, len(dropped), tuple(dropped))
 
 
 def _walk(root: Path) -> Iterator[Path]:

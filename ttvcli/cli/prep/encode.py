@@ -18,11 +18,21 @@ from ttvcli.cli.options import (
     Out,
     Quiet,
     Set,
+    Shard,
     ShowConfig,
     Size,
     Threads,
+    Workers,
 )
 from ttvcli.cli.run_step import execute
+
+Engine = Annotated[
+    str | None, typer.Option("--engine", help="local, or ray: encoders on a Ray cluster.")
+]
+Verify = Annotated[
+    bool | None,
+    typer.Option("--verify", help="Decode one latent again, to verify.mp4 beside its source."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +56,10 @@ def register(app: typer.Typer) -> None:
         device: Device = None,
         threads: Threads = None,
         limit: Limit = None,
+        workers: Workers = None,
+        shard: Shard = None,
+        engine: Engine = None,
+        verify: Verify = None,
         force: Force = None,
         json: Json = False,
         quiet: Quiet = False,
@@ -59,6 +73,8 @@ def register(app: typer.Typer) -> None:
         Longer videos give several clips. A video that cannot be read is skipped with its reason in
         report.json, and the exit code is then 5. A .txt file beside a video is its caption. Run
         the same command again to continue after a stop; what is done is not done twice.
+        Processes decode ahead of the encoder. On many machines that share a folder, each does one
+        part with --shard, and the last to end merges them; --engine ray spreads over a Ray cluster.
 
         \b
         Examples:
@@ -66,6 +82,8 @@ def register(app: typer.Typer) -> None:
           ttv prep encode videos/ --out latents/ --frames 145 --size 128x128
           ttv prep encode clips/manifest.jsonl --out latents/ --model CogVideoX-5b/ --dtype bf16
           ttv prep encode videos/ --out latents/ --dry-run
+          ttv prep encode videos/ --out latents/ --shard 2/8 --workers 15
+          ttv prep encode videos/ --out latents/ --limit 1 --verify
         """
         flags = {
             "source": source,
@@ -78,6 +96,10 @@ def register(app: typer.Typer) -> None:
             "device": device,
             "threads": threads,
             "limit": limit,
+            "workers": workers,
+            "shard": shard,
+            "engine": engine,
+            "verify": verify,
             "force": force,
         }
         execute(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from av.error import FFmpegError
 
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.picture import PictureReader
-from ttvcli.core.video.timeline import repaired_times
+from ttvcli.core.video.timeline import LONGEST_HOLD, repaired_times
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +81,7 @@ class Video:
         self._container = container
         self._stream = stream
         self._errors = 0
+        self.video_bytes = 0  # of the packets that were decoded so far
         self._recovered = False  # a good packet came after an undecodable one
         self._pictures = self._decode()
         self._first: av.VideoFrame | None = next(self._pictures, None)
@@ -112,6 +114,15 @@ class Video:
             of = f" of {stated:.2f} s" if stated is not None else ""
             raise UnreadableVideo("truncated", f"decoding stops at {float(end):.2f} s{of}")
 
+    @property
+    def capture_fps(self) -> float | None:
+        """The rate a phone recorded slow motion at, where its tags say so."""
+        tags = {**self._container.metadata, **self._stream.metadata}
+        with suppress(KeyError, ValueError):
+            rate = float(tags["com.android.capture.fps"])
+            return rate if _SLOWEST <= rate <= _FASTEST else None
+        return None
+
     def _all(self) -> Iterator[av.VideoFrame]:
         if self._first is None:
             raise ValueError("the frames of a video can be read once")
@@ -127,6 +138,7 @@ class Video:
                 packet = next(packets, None)
                 if packet is None:
                     return
+                self.video_bytes += packet.size
                 pictures = packet.decode()
             except av.error.EOFError:
                 return
@@ -148,26 +160,12 @@ def open_video(path: str | Path) -> Iterator[Video]:
         UnreadableVideo: the file is not one that can be used; see `errors.REASONS`.
     """
     path = Path(path)
-    check_file(path)
-    # "file:" keeps names such as `concat:x.mp4` or `%03d.mp4` from meaning anything.
-    url = "file:" + str(path)
-    limit = {"max_pixels": str(MAX_PIXELS)}
-    with _quiet():
-        try:
-            container = _open_container(url, limit)
-        except (FFmpegError, OSError, UnicodeError) as error:
-            raise _why_not_opened(path, error) from error
-        with container:
-            stream = _choose_stream(container)
-            context = stream.codec_context
-            if not 0 < context.width * context.height <= MAX_PIXELS:
-                size = f"{context.width}x{context.height}" if context.width else "of unknown size"
-                limited = f"frames {size}, the limit is {MAX_PIXELS} pixels"
-                raise UnreadableVideo("too_large", limited)
-            context.options = limit
-            context.thread_count = 1
-            context.thread_type = "NONE"
-            yield Video(container, stream, path.name)
+    with _open_stream(path) as (container, stream):
+        context = stream.codec_context
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.thread_count = 1
+        context.thread_type = "NONE"
+        yield Video(container, stream, path.name)
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -186,6 +184,41 @@ def scan(path: str | Path) -> Scan:
         return Scan(video.info, count, end)
 
 
+def packet_duration(path: str | Path) -> Fraction | None:
+    """Seconds that the frames will last, told from the packets without decoding them.
+
+    A forecast: packets may turn out undecodable. None if they carry no usable times, or less than
+    the header promises.
+
+    Raises:
+        UnreadableVideo: the file cannot be opened; damage further on is not looked for.
+    """
+    with _open_stream(Path(path)) as (container, stream):
+        stamps: list[tuple[int, int]] = []
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                if packet.pts is None:
+                    return None
+                stamps.append((packet.pts, packet.duration or 0))
+        except FFmpegError:
+            return None
+        stamps.sort()
+        base, period = stream.time_base, 1 / (_stated_rate(stream) or 1 / _DEFAULT_PERIOD)
+        if not stamps or not base:
+            return None
+        gaps = (later[0] - earlier[0] for earlier, later in pairwise(stamps))
+        if not all(0 < gap * base <= LONGEST_HOLD for gap in gaps):
+            return None
+        last = stamps[-1][1] * Fraction(base)
+        held = last if 0 < last <= LONGEST_HOLD else period
+        duration = (stamps[-1][0] - stamps[0][0]) * Fraction(base) + held
+        stated = _stated_duration(container, stream, float(stamps[0][0] * base))
+        cut_short = stated is not None and duration < Fraction(stated) * _WHOLE
+        return None if cut_short else duration
+
+
 def read_frames(path: str | Path) -> "Iterator[tuple[Fraction, np.ndarray]]":
     """Yield (seconds from the first frame, uint8 RGB `[H, W, 3]`) upright and in square pixels.
 
@@ -195,6 +228,27 @@ def read_frames(path: str | Path) -> "Iterator[tuple[Fraction, np.ndarray]]":
     with open_video(path) as video:
         for frame in video.frames():
             yield frame.time, video.picture_reader(frame.picture)
+
+
+@contextmanager
+def _open_stream(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Give the container and the stream to decode, checked but with nothing decoded."""
+    check_file(path)
+    # "file:" keeps names such as `concat:x.mp4` or `%03d.mp4` from meaning anything.
+    url = "file:" + str(path)
+    with _quiet():
+        try:
+            container = _open_container(url, {"max_pixels": str(MAX_PIXELS)})
+        except (FFmpegError, OSError, UnicodeError) as error:
+            raise _why_not_opened(path, error) from error
+        with container:
+            stream = _choose_stream(container)
+            context = stream.codec_context
+            if not 0 < context.width * context.height <= MAX_PIXELS:
+                size = f"{context.width}x{context.height}" if context.width else "of unknown size"
+                limited = f"frames {size}, the limit is {MAX_PIXELS} pixels"
+                raise UnreadableVideo("too_large", limited)
+            yield container, stream
 
 
 @contextmanager
@@ -276,8 +330,6 @@ def _describe(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
     square = Fraction(aspect) if aspect and Fraction(1, 10) < aspect < 10 else Fraction(1)
     reader = PictureReader(square)
     width, height = reader.shown_size(first)
-    rate = stream.average_rate or stream.guessed_rate
-    rate = Fraction(rate) if rate and _SLOWEST <= rate <= _FASTEST else None
     notes = list(reader.notes(first))
     others = sum(1 for s in container.streams.video) - 1
     if others:
@@ -290,13 +342,19 @@ def _describe(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
         height=height,
         rotation=reader.rotation(first),
         sample_aspect=square,
-        fps=rate,
-        duration=_stated_duration(container, stream, first),
+        fps=_stated_rate(stream),
+        duration=_stated_duration(container, stream, first.time or 0.0),
         notes=tuple(notes),
     )
 
 
-def _stated_duration(container: Any, stream: Any, first: av.VideoFrame) -> float | None:
+def _stated_rate(stream: Any) -> Fraction | None:
+    rate = stream.average_rate or stream.guessed_rate
+    return Fraction(rate) if rate and _SLOWEST <= rate <= _FASTEST else None
+
+
+def _stated_duration(container: Any, stream: Any, start: float) -> float | None:
+    """Seconds that a header claims; `start` is the time of the first frame."""
     if container.format.name == "avi" and stream.frames and stream.average_rate:
         return float(stream.frames / stream.average_rate)  # its duration shrinks with the file
     if "matroska" in container.format.name:
@@ -304,9 +362,9 @@ def _stated_duration(container: Any, stream: Any, first: av.VideoFrame) -> float
         with suppress(ValueError, KeyError):
             hours, minutes, seconds = stream.metadata["DURATION"].split(":")
             end = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-            return end - (first.time or 0.0)
+            return end - start
         if container.duration and len(container.streams) == 1:
-            return container.duration / 1_000_000 - (first.time or 0.0)
+            return container.duration / 1_000_000 - start
         return None
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)

@@ -12,6 +12,9 @@ REASONS = {
     "too_large": "the frames are larger than the limit",
     "too_short": "shorter than one clip",
     "too_small": "smaller than the size asked for",
+    "crashed": "the decoder died of it",
+    "timeout": "the decoder got stuck in it",
+    "changed": "the file changed while it was read",
 }
 
 

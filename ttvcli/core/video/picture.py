@@ -47,6 +47,10 @@ class PictureReader:
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """Return the picture as uint8 RGB `[H, W, 3]`."""
+        return np.ascontiguousarray(self.view(frame))
+
+    def view(self, frame: av.VideoFrame) -> np.ndarray:
+        """Like a call, without the copy that makes the rows follow one another in memory."""
         turns = self.rotation(frame) // 90 % 4
         width, height = self._scaled_size(frame, turned=turns % 2 == 1)
         hdr = frame.color_trc in (PQ, HLG)
@@ -64,14 +68,14 @@ class PictureReader:
             interpolation=method | _EXACT,
             threads=1,
         )
-        picture = scaled.to_ndarray()
+        picture = scaled.to_ndarray() if hdr else _in_place(scaled)
         # FFmpeg's angle is counter-clockwise, as NumPy's.
         picture = np.rot90(picture, turns)
         if self.size is not None:
             picture = _centre(picture, self.size)
         if hdr:
             picture = hdr_to_sdr(picture, frame.color_trc)
-        return np.ascontiguousarray(picture)
+        return picture
 
     def rotation(self, frame: av.VideoFrame) -> int:
         """Degrees counter-clockwise that a player turns the frame by; only quarter turns count."""
@@ -110,6 +114,13 @@ class PictureReader:
             shape = f"{frame.width}x{frame.height} cannot cover {want_width}x{want_height}"
             raise UnreadableVideo("too_large", shape)
         return width, height
+
+
+def _in_place(frame: av.VideoFrame) -> np.ndarray:
+    """The pixels of an rgb24 frame `[H, W, 3]` where FFmpeg put them; rows end in padding."""
+    plane: Any = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    return rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
 
 
 def _matrix(frame: av.VideoFrame) -> Any:

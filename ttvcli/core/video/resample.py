@@ -129,24 +129,24 @@ class ClipReader:
         left = self.clip_frames
         length = min(CHUNK + 1, left)
         while left:
-            chunk = list(_converted(islice(self._pictures, length), self._convert))
-            if len(chunk) < length:  # the scan saw more: the file changed in between
+            chunk: np.ndarray | None = None
+            count = 0
+            before: P | None = None
+            for picture in islice(self._pictures, length):
+                if picture is before and chunk is not None:  # repeated: converted once
+                    chunk[count] = chunk[count - 1]
+                else:
+                    array = self._convert(picture)
+                    if chunk is None:
+                        chunk = np.empty((length, *array.shape), array.dtype)
+                    chunk[count] = array
+                before = picture
+                count += 1
+            if chunk is None or count < length:  # the scan saw more: the file changed in between
                 raise UnreadableVideo("truncated", "the file ends before its scan said")
-            yield np.stack(chunk)
+            yield chunk
             left -= length
             length = CHUNK
-
-
-def _converted(
-    pictures: Iterable[P], convert: "Callable[[P], np.ndarray]"
-) -> "Iterator[np.ndarray]":
-    last: P | None = None
-    array = None
-    for picture in pictures:
-        if array is None or picture is not last:  # a repeated frame is converted once
-            array = convert(picture)
-            last = picture
-        yield array
 
 
 def _hold_last(pictures: Iterable[P]) -> Iterator[P]:

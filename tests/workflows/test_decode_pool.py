@@ -1,0 +1,78 @@
+"""Decoding ahead in processes: the same events as without, whatever becomes of a process."""
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from worker_tasks import Count, Crash, Hang, ProcessOf
+
+from ttvcli.core.video.clip_stream import Broken, Frames
+from ttvcli.workflows import decode_pool
+from ttvcli.workflows.decode_pool import Inline, Pool, open_decoder, worker_count
+
+
+def drain(decoder: Any) -> dict[int, list[Any]]:
+    """All events, by task."""
+    found: dict[int, list[Any]] = {}
+    with decoder:
+        while (stream := decoder.ready()) is not None:
+            event = stream.take()
+            if event is not None:
+                found.setdefault(stream.index, []).append(event)
+    return found
+
+
+def test_processes_give_the_events_that_this_process_gives() -> None:
+    tasks: list[Any] = [Count(3), Count(1, value=100), Count(5, value=50)]
+    alone, together = drain(Inline(tasks)), drain(Pool(tasks, workers=2))
+    assert alone.keys() == together.keys() == {0, 1, 2}
+    for index, events in alone.items():
+        assert [event.clip for event in events] == [event.clip for event in together[index]]
+        for one, other in zip(events, together[index], strict=True):
+            assert np.array_equal(one.pictures, other.pictures)
+
+
+def test_a_crash_and_a_hang_cost_their_own_task_only() -> None:
+    tasks: list[Any] = [Crash(), Hang(), Count(2, value=7)]
+    found = drain(Pool(tasks, workers=1))
+    assert isinstance(found[0][0], Frames)
+    assert found[0][1] == Broken("crashed", "the process that decoded it ended with code -6")
+    assert found[1] == [Broken("timeout", "no frame for 0.2 s")]
+    assert [event.pictures[0, 0, 0, 0] for event in found[2]] == [7, 8]
+
+
+def test_a_worker_stops_when_it_is_far_enough_ahead() -> None:
+    pool = Pool([Count(40)], workers=1, ahead=3 * 8 * 4 * 6 * 3)  # type: ignore[list-item]
+    with pool:
+        stream: Any = pool.ready()
+        before = -1
+        while len(stream.events) > before:
+            before = len(stream.events)
+            time.sleep(0.3)
+        assert len(stream.events) == 3
+        assert len([stream.take() for _ in range(40)]) == 40
+
+
+def test_no_process_is_left_when_the_reader_leaves_early() -> None:
+    tasks: list[Any] = [ProcessOf(), Count(1000)]
+    with Pool(tasks, workers=1, ahead=1) as pool:
+        stream = pool.ready()
+        assert stream is not None
+        child = stream.take()
+        os.kill(child, 0)  # it runs
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_no_task_needs_no_process() -> None:
+    assert drain(open_decoder([], 4)) == {}
+
+
+def test_workers_suit_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, cpu, gpu in ((1, 1, 1), (2, 1, 1), (16, 8, 15), (200, 32, 32)):
+        monkeypatch.setattr(
+            decode_pool.os, "sched_getaffinity", lambda pid, n=cores: set(range(n)), raising=False
+        )
+        assert (worker_count(on_gpu=False), worker_count(on_gpu=True)) == (cpu, gpu)

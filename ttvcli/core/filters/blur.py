@@ -1,0 +1,90 @@
+"""Missing fine detail: blurred pictures, and small ones that were enlarged.
+
+The energy of fine detail (0.25 to 0.5 cycles a pixel) over that of all detail, in decibel. Unlike
+the variance of a Laplacian it does not depend on how much there is to see: soft focus behind a sharp
+subject passes, enlarged footage does not.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from ttvcli.core.filters.filter import Clip, Filter, Metrics, Rule, Spread, rounded
+from ttvcli.core.filters.frame_view import FrameView
+
+_EVERY = 2.0  # seconds between frames looked at
+_TILE = 256  # pixels, at most
+_CENTRES = ((0.5, 0.5), (0.35, 0.35), (0.65, 0.65))  # where tiles lie, in shares of the frame
+_FINE, _COARSE = 0.25, 0.02  # cycles a pixel
+_LEAST = 4.0  # variance of a tile below which there is nothing to be sharp
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlurLimits:
+    """Thresholds in decibel."""
+
+    min: float | None = field(
+        default=-24.0, metadata={"help": "dB of fine detail, at least; enlarged video is below"}
+    )
+
+
+class BlurMeter:
+    """Takes the spectrum of a few tiles of a frame now and then."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._values = Spread()
+
+    def see(self, view: FrameView) -> None:
+        """Look at one frame every two seconds."""
+        if view.time < self._next:
+            return
+        value = fine_detail(view.luma)
+        if value is not None:  # else a plain frame, and the next one is tried
+            self._next = view.time + _EVERY
+            self._values.add(value)
+
+    def finish(self, clip: Clip) -> Metrics:
+        """Return the median over the frames in decibel; null if nothing was to be seen."""
+        return {"detail": rounded(self._values.median(), 2)}
+
+
+def fine_detail(luma: np.ndarray) -> float | None:
+    """Return the share of fine detail in uint8 `[H, W]` in dB; None if there is nothing to see."""
+    side = _side(luma.shape)
+    window, fine, coarse = _masks(side)
+    total_fine = total = 0.0  # summed, so that plain tiles with nothing but rounding do not count
+    for y, x in _CENTRES:
+        top = round(y * luma.shape[0]) - side // 2
+        left = round(x * luma.shape[1]) - side // 2
+        tile = luma[top : top + side, left : left + side].astype(np.float32)
+        if tile.shape == (side, side) and tile.var() >= _LEAST:
+            energy = np.abs(np.fft.rfft2((tile - tile.mean()) * window)) ** 2
+            total_fine += float(energy[fine].sum())
+            total += float(energy[coarse].sum())
+    return 10 * float(np.log10(total_fine / total)) if total_fine > 0 else None
+
+
+def _side(shape: tuple[int, ...]) -> int:
+    side = _TILE
+    while side > min(shape) // 2 and side > 16:
+        side //= 2
+    return side
+
+
+@cache
+def _masks(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The window, and which frequencies are fine detail and any detail."""
+    line = np.hanning(side).astype(np.float32)
+    radius = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
+    return line[:, None] * line[None, :], (radius > _FINE) & (radius <= 0.5), radius > _COARSE
+
+
+FILTER = Filter(
+    name="blur",
+    about="blurred, or enlarged from a small picture",
+    limits=BlurLimits,
+    meter=BlurMeter,
+    rules=(Rule("detail", "below", "min", "blurred", " dB"),),
+)

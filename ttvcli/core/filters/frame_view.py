@@ -1,0 +1,144 @@
+"""One decoded frame as filters see it: what they share is made once, and only when it is asked for.
+
+Legend: H, W size of the frame as stored (not rotated), h, w size of a smaller picture. Values are
+luma, uint8, 0 black and 255 white whatever the range and the depth of the video.
+"""
+
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+from ttvcli.core.video.picture import PictureReader
+
+GRID_WIDTH = 160  # points a line in `grid`, about
+SMALL_WIDTH = 160  # of `small`, exactly, or of its height if that is longer
+_LIMITED = np.clip((np.arange(256) - 16) * 255 / 219 + 0.5, 0, 255).astype(np.uint8)
+
+
+class Views:
+    """Makes the views of one video; keeps the scalers' tables between frames."""
+
+    def __init__(self, sample_aspect: Fraction) -> None:
+        self.gray = VideoReformatter()
+        self.small = VideoReformatter()
+        self.picture = PictureReader(sample_aspect)
+        self.sized: dict[tuple[int, int], PictureReader] = {}
+        self.sample_aspect = sample_aspect
+        self._before: np.ndarray | None = None
+
+    def view(self, index: int, time: Fraction, frame: av.VideoFrame) -> "FrameView":
+        """Return the view of the next frame."""
+        view = FrameView(self, index, float(time), frame)
+        grid = view.grid
+        if self._before is not None and self._before.shape == grid.shape:
+            view.change = mean_difference(self._before, grid)
+        self._before = grid
+        return view
+
+    def reader(self, size: tuple[int, int]) -> PictureReader:
+        """Return the converter to RGB of a size."""
+        if size not in self.sized:
+            self.sized[size] = PictureReader(self.sample_aspect, size)
+        return self.sized[size]
+
+
+class FrameView:
+    """A frame at `time` seconds, the `index`-th of its video.
+
+    `change` is the mean absolute difference of `grid` to the frame before, in levels of 0 to 255;
+    None at the first frame.
+    """
+
+    def __init__(self, views: Views, index: int, time: float, frame: av.VideoFrame) -> None:
+        self._views = views
+        self.index = index
+        self.time = time
+        self.frame = frame
+        self.change: float | None = None
+
+    @cached_property
+    def grid(self) -> np.ndarray:
+        """Every n-th point of every n-th line `[h, w]`: costs next to nothing, noise stays in."""
+        step = max(max(self.frame.width, self.frame.height) // GRID_WIDTH, 1)
+        plane = self._plane
+        if plane is None:
+            plane = self.luma
+            return plane[step // 2 :: step, step // 2 :: step].copy()
+        return self._levels(plane[step // 2 :: step, step // 2 :: step].copy())
+
+    @cached_property
+    def level(self) -> float:
+        """Mean of `grid`: how bright the frame is."""
+        return float(self.grid.mean())
+
+    @cached_property
+    def luma(self) -> np.ndarray:
+        """The frame at its full size `[H, W]`."""
+        plane = self._plane
+        if plane is not None:
+            return self._levels(plane)
+        gray = self._views.gray.reformat(
+            self.frame,
+            format="gray",
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.POINT,
+            threads=1,
+        )
+        return _first_plane(gray, np.uint8)
+
+    @cached_property
+    def small(self) -> np.ndarray:
+        """The frame reduced by area averaging to a longer side of 160 `[h, w]`."""
+        width, height = self.frame.width, self.frame.height
+        scale = SMALL_WIDTH / max(width, height)
+        gray = self._views.small.reformat(
+            self.frame,
+            width=max(round(width * scale), 16),
+            height=max(round(height * scale), 16),
+            format="gray",
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.AREA,
+            threads=1,
+        )
+        return _first_plane(gray, np.uint8)
+
+    def rgb(self, size: tuple[int, int]) -> np.ndarray:
+        """The upright frame cut and scaled to (width, height), uint8 RGB `[h, w, 3]`."""
+        return self._views.reader(size)(self.frame)
+
+    @cached_property
+    def _plane(self) -> np.ndarray | None:
+        """The luma plane as stored `[H, W]`, a view; None if the format has no such plane."""
+        form = self.frame.format
+        first = form.components[0]
+        if not first.is_luma or not form.is_planar or first.plane != 0 or form.is_big_endian:
+            return None
+        if first.bits == 8:
+            return _first_plane(self.frame, np.uint8)
+        return _first_plane(self.frame, np.uint16) if 8 < first.bits <= 16 else None
+
+    def _levels(self, plane: np.ndarray) -> np.ndarray:
+        if plane.dtype == np.uint16:
+            plane = (plane >> (self.frame.format.components[0].bits - 8)).astype(np.uint8)
+        return plane if self._full_range else _LIMITED[plane]
+
+    @property
+    def _full_range(self) -> bool:
+        frame: Any = self.frame
+        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        return bool(full) or frame.format.name.startswith("gray")
+
+
+def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean of |a - b| of two uint8 arrays of one shape."""
+    return float((np.maximum(a, b) - np.minimum(a, b)).mean())
+
+
+def _first_plane(frame: av.VideoFrame, dtype: Any) -> np.ndarray:
+    plane = frame.planes[0]
+    values = np.frombuffer(plane, dtype)
+    return values.reshape(plane.height, -1)[:, : plane.width]

@@ -1,0 +1,124 @@
+"""One source as a stream of events: where its clips lie, their frames, whether it was sound.
+
+A video is decoded once. Where its clips lie is foretold from its packets, which costs next to
+nothing, and compared with the frames once the last of them is decoded. If that differs, or if
+anything was damaged, the stream begins anew after a pass that only decodes and thus knows for sure.
+What was given before the last `Begin` is void, and so is everything once there is a `Broken`.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ttvcli.core.video.decode import VideoInfo, open_video, packet_duration, scan
+from ttvcli.core.video.errors import UnreadableVideo
+from ttvcli.core.video.picture import PictureReader
+from ttvcli.core.video.resample import ClipPlan, ClipReader, output_frames, plan_clips, resample
+
+if TYPE_CHECKING:
+    import av
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The source gives the clips of `cut`; nothing of it was given yet."""
+
+    info: VideoInfo
+    cut: ClipPlan
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The next chunk of a clip: uint8 RGB `[T, H, W, 3]`, T = 9, 8, 8, ..."""
+
+    clip: int
+    pictures: "np.ndarray"
+
+
+@dataclass(frozen=True)
+class End:
+    """All clips were given, and the source is sound to its end."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The source cannot be used; see `UnreadableVideo`."""
+
+    reason_code: str
+    detail: str
+
+
+Event = Begin | Frames | End | Broken
+
+
+@dataclass(frozen=True)
+class ClipTask:
+    """A source, and the clips that are wanted of it."""
+
+    path: Path
+    size: tuple[int, int]  # width, height
+    fps: Fraction
+    frames: int  # of a clip, 8k + 1
+    skip: frozenset[int] = frozenset()  # clips that nobody needs again
+    suspect: bool = False  # known to be damaged: no clip before all of it was decoded
+
+    def events(self) -> Iterator[Event]:
+        """Yield `Begin`, the frames of each clip in order, then `End` or `Broken`."""
+        try:
+            foretold = None if self.suspect else packet_duration(self.path)
+            if foretold is not None and self._cut(foretold).clips:
+                sound = yield from self._attempt(foretold, self.skip, sure=False)
+                if sound:
+                    yield End()
+                    return
+            seen = scan(self.path)
+            if not self._cut(seen.duration).clips:
+                need = self.frames / float(self.fps)
+                raise UnreadableVideo("too_short", f"{float(seen.duration):.2f} s of {need:.2f} s")
+            skip = self.skip if foretold is None else frozenset[int]()
+            if not (yield from self._attempt(seen.duration, skip, sure=True)):
+                raise UnreadableVideo("changed")
+            yield End()
+        except UnreadableVideo as error:
+            yield Broken(error.reason_code, error.detail)
+
+    def _cut(self, duration: Fraction) -> ClipPlan:
+        return plan_clips(output_frames(duration, self.fps), self.frames)
+
+    def _attempt(
+        self, duration: Fraction, skip: frozenset[int], *, sure: bool
+    ) -> Generator[Event, None, bool]:
+        """Give the clips of a video that lasts `duration` seconds; False if it does not.
+
+        Damage counts as "does not" while the duration is a forecast, else UnreadableVideo.
+        """
+        cut, end = self._cut(duration), Fraction(0)
+        try:
+            with open_video(self.path) as video:
+                yield Begin(video.info, cut)
+
+                def timed() -> "Iterator[tuple[Fraction, av.VideoFrame]]":
+                    nonlocal end
+                    for frame in video.frames():
+                        end = frame.time + frame.duration
+                        yield frame.time, frame.picture
+
+                frames = timed()
+                convert = PictureReader(video.info.sample_aspect, self.size).view
+                reader = ClipReader(resample(frames, self.fps, duration), convert, self.frames)
+                for number in range(cut.clips):
+                    if number in skip:
+                        reader.skip()
+                        continue
+                    for pictures in reader.chunks():
+                        yield Frames(number, pictures)
+                for _ in frames:  # the part that makes no clip may be damaged too
+                    pass
+        except UnreadableVideo:
+            if sure:
+                raise
+            return False
+        return output_frames(end, self.fps) == output_frames(duration, self.fps)

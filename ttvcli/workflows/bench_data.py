@@ -1,0 +1,336 @@
+"""Time reading videos as data preparation does it beside bare readers, on the same files.
+
+Each side runs in a process of its own, so that its memory is its own and no import is in its time.
+A side is timed only after its frames were found to be those of ttv; then the sides take turns, so
+that whatever else the machine does hits all of them. Ratios above 1 mean that ttv is quicker.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ttvcli.artifacts.atomic import write_text
+from ttvcli.core.video.decode import probe
+from ttvcli.core.video.encode import write_video
+from ttvcli.core.video.errors import UnreadableVideo
+from ttvcli.errors import ArtifactError, Interrupted, UsageError, WorkFailed, nearest
+from ttvcli.workflows.bench_clock import listed, machine
+from ttvcli.workflows.bench_readers import Reading, command
+from ttvcli.workflows.encode_job import parse_size
+from ttvcli.workflows.output_file import check_output_file
+from ttvcli.workflows.step import SILENT, Plan, Progress
+from ttvcli.workflows.video_sources import find_sources
+
+ROWS = {
+    "encode": "decode and resize of prep encode, beside readers that give the same frames",
+    "filter": "one pass of prep filter, beside decoding alone",
+    "duplicates": "search for near duplicates among 1,000, 10,000 and 100,000 clips",
+}
+BARE = {"encode": ("pyav", "opencv", "torchcodec"), "filter": ("pyav-decode", "opencv-decode")}
+OWN = {"encode": "ttv", "filter": "ttv-filter"}
+_TOLERANCE = 4.0  # grey levels, mean: scalers and colour matrices differ, frames do not
+_COMPARED = 6  # frames
+_FILM = (1280, 720, 24, 240)  # width, height, frames per second, frames of the drawn film
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchDataConfig:
+    """Settings of `ttv bench data`."""
+
+    source: str = field(
+        default="", metadata={"help": "video or folder of videos; empty draws a film"}
+    )
+    rows: str = field(default="", metadata={"help": "names of rows, commas between; empty is all"})
+    size: str = field(default="720x480", metadata={"help": "WxH that frames are resized to"})
+    threads: str = field(default="1,2", metadata={"help": "numbers of threads, commas between"})
+    clips: str = field(
+        default="1000,10000,100000", metadata={"help": "clips among which duplicates are searched"}
+    )
+    repeats: int = field(default=3, metadata={"help": "timed runs of each side"})
+    limit: int = field(default=0, metadata={"help": "take only the first N videos; 0 takes all"})
+    out: Path | None = field(
+        default=None, metadata={"help": "file for the rows, one JSON object a line"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise UsageError(f"repeats must be at least 1, got {self.repeats}")
+        for name in listed(self.rows):
+            if name not in ROWS:
+                raise UsageError(f"there is no row {name!r}", fix=nearest(name, ROWS))
+        for setting in ("threads", "clips"):
+            for part in listed(getattr(self, setting)):
+                if not part.isdecimal() or int(part) < 1:
+                    raise UsageError(f"{setting}: {part!r} is not a number from 1 on")
+        parse_size(self.size)
+        if self.out is not None:
+            check_output_file(self.out, ".jsonl", "--out")
+
+    def row_names(self) -> list[str]:
+        """The rows asked for, in their order."""
+        return [name for name in ROWS if name in (listed(self.rows) or ROWS)]
+
+
+@dataclass(frozen=True)
+class BenchDataResult:
+    """All rows, measured or not, as they are in the file."""
+
+    rows: list[dict[str, Any]]
+    paths: list[Path]
+    failed: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def table(self) -> list[tuple[str, str]]:
+        """Name and result of each row, to read."""
+        return [(_title(row), _readable(row)) for row in self.rows]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `--json`."""
+        return {"rows": self.rows, "paths": [str(path) for path in self.paths]}
+
+
+def plan(config: BenchDataConfig) -> Plan:
+    """Say what would be measured."""
+    videos = len(find_sources(config.source).videos) if config.source else 1
+    return Plan(
+        command="bench data",
+        items=[
+            *[(f"row {name}", ROWS[name]) for name in config.row_names()],
+            ("videos", min(videos, config.limit or videos)),
+            ("threads", config.threads),
+            ("runs of each side", config.repeats + 1),
+        ],
+    )
+
+
+def run(config: BenchDataConfig, progress: Progress = SILENT) -> BenchDataResult:
+    """Measure every row; the file is written anew after each.
+
+    Raises:
+        WorkFailed: a side gives other frames than ttv; nothing is timed then.
+        ArtifactError: no video among the sources can be read.
+        Interrupted: says what is kept.
+    """
+    about = machine(torch.device("cpu"), "av")
+    del about["threads"]
+    rows: list[dict[str, Any]] = []
+
+    def keep(found: Iterator[dict[str, Any]]) -> None:
+        for row in found:
+            rows.append({"bench": "data", **row, **about})
+            if config.out is not None:
+                write_text(config.out, "".join(json.dumps(row) + "\n" for row in rows))
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = _videos(config, Path(folder), progress)
+            for name in config.row_names():
+                if name == "duplicates":
+                    keep(_duplicates(config, progress))
+                    continue
+                for threads in map(int, listed(config.threads)):
+                    keep(_readers(name, paths, threads, config, Path(folder), progress))
+    except KeyboardInterrupt:
+        kept = f"{len(rows)} rows are in {config.out}" if config.out else "no rows are kept"
+        raise Interrupted(
+            f"interrupted; {kept}",
+            fix="a benchmark starts over; --rows and another --out measure the rest",
+        ) from None
+    progress.finish()
+    return BenchDataResult(rows, [config.out] if config.out else [])
+
+
+def _videos(config: BenchDataConfig, folder: Path, progress: Progress) -> list[str]:
+    """The videos to read: those given that are readable, or a film drawn for it."""
+    if not set(config.row_names()) & set(BARE):
+        return []
+    if not config.source:
+        progress.start("drawing a film")
+        width, height, fps, frames = _FILM
+        write_video(folder / "film.mp4", draw_film(width, height, frames), fps, preset="veryfast")
+        return [str(folder / "film.mp4")]
+    found = []
+    videos = find_sources(config.source).videos
+    for source in videos[: config.limit or None]:
+        try:
+            probe(source.path)
+        except UnreadableVideo as error:
+            progress.warn(f"{source.name}: {error}")
+            continue
+        found.append(str(source.path))
+    if not found:
+        raise ArtifactError("no video can be read", where=config.source)
+    return found
+
+
+def draw_film(width: int, height: int, frames: int) -> Iterator[np.ndarray]:
+    """A texture of coarse and fine grain that a camera pans over, with noise as of a sensor."""
+    generator = np.random.default_rng(0)
+    shape = (height + 2 * frames, width + 3 * frames, 3)
+    coarse = generator.integers(0, 200, (shape[0] // 32 + 1, shape[1] // 32 + 1, 3), np.uint8)
+    texture = coarse.repeat(32, axis=0).repeat(32, axis=1)[: shape[0], : shape[1]]
+    texture = texture + generator.integers(0, 40, shape, np.uint8)
+    for index in range(frames):
+        view = texture[2 * index : 2 * index + height, 3 * index : 3 * index + width]
+        yield view + generator.integers(0, 8, view.shape, np.uint8)
+
+
+def _readers(
+    name: str,
+    paths: list[str],
+    threads: int,
+    config: BenchDataConfig,
+    folder: Path,
+    progress: Progress,
+) -> Iterator[dict[str, Any]]:
+    """The rows of all sides with one number of threads, ours first."""
+    own = OWN[name]
+    width, height = parse_size(config.size)
+    start = Reading(own, paths, width, height, threads)
+    readings = {side: replace(start, side=side) for side in (own, *BARE[name])}
+    progress.start(f"{name}, {threads} threads: comparing frames")
+    differences, obstacles = compare(readings, folder) if name == "encode" else ({}, {})
+    times: dict[str, list[dict[str, Any]]] = {side: [] for side in readings}
+    progress.start(f"{name}, {threads} threads", config.repeats, "rounds")
+    for turn in range(config.repeats):
+        sides = [side for side in readings if side not in obstacles]
+        for side in sides if turn % 2 == 0 else sides[::-1]:
+            found = read(readings[side])
+            if isinstance(found, str):
+                obstacles[side] = found
+            else:
+                times[side].append(found)
+        progress.advance()
+    for side in readings:
+        row = {"row": name, "side": side, "threads": threads, "videos": len(paths)}
+        row |= {"size": config.size} if name == "encode" else {}
+        if side in obstacles:
+            yield {**row, "not_run": obstacles[side]}
+            continue
+        row |= summary(times[side])
+        if side in differences:
+            row["difference"] = differences[side]
+        if side == own:
+            row |= _beside(times, [bare for bare in BARE[name] if bare not in obstacles], own)
+        yield row
+
+
+def compare(readings: dict[str, Reading], folder: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """Return how far each side's frames are from ours (mean, grey levels), and what cannot run.
+
+    Raises:
+        WorkFailed: a side gives other frames, or other numbers of frames.
+    """
+    own = readings["ttv"]
+    count = _frames(replace(own, paths=own.paths[:1]))
+    places = tuple(int(i) for i in np.linspace(0, max(count - 1, 0), min(_COMPARED, count)))
+    found: dict[str, np.ndarray] = {}
+    obstacles: dict[str, str] = {}
+    for side, reading in readings.items():
+        file = str(folder / f"{side}.npy")
+        result = read(replace(reading, paths=own.paths[:1], keep=file, kept=places, threads=1))
+        if isinstance(result, str):
+            obstacles[side] = result
+        else:
+            found[side] = np.load(file).astype(np.int16)
+    differences = {}
+    for side, frames in found.items():
+        same = frames.shape == found["ttv"].shape
+        differences[side] = float(np.abs(frames - found["ttv"]).mean()) if same else float("inf")
+        if not differences[side] <= _TOLERANCE:
+            raise WorkFailed(
+                f"{side}: frames are {differences[side]:.1f} grey levels from those of ttv, "
+                f"{_TOLERANCE} are allowed",
+                where=own.paths[0],
+                fix="only videos with a constant frame rate can be compared; nothing was timed",
+            )
+    return {side: round(value, 3) for side, value in differences.items()}, obstacles
+
+
+def _frames(reading: Reading) -> int:
+    found = read(reading)
+    if isinstance(found, str):
+        raise WorkFailed(f"ttv cannot read it: {found}", where=reading.paths[0])
+    return int(found["frames"])
+
+
+def read(reading: Reading) -> dict[str, Any] | str:
+    """Measure one reading in a process of its own, or say why that does not work."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(reading.threads)}
+    ran = subprocess.run(command(reading), capture_output=True, text=True, env=environment)
+    if ran.returncode:
+        lines = [line for line in ran.stderr.splitlines() if "Error" in line]
+        return (lines or ran.stderr.splitlines() or [f"exit code {ran.returncode}"])[-1][:200]
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def summary(times: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians of a side's runs."""
+    seconds = statistics.median(run["seconds"] for run in times)
+    cpu = statistics.median(run["cpu_seconds"] for run in times)
+    frames = times[0]["frames"]
+    return {
+        "frames": frames,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "frames_per_second": round(frames / seconds, 1),
+        "frames_per_cpu_second": round(frames / cpu, 1),
+        "peak_rss_mb": max(run["peak_rss_mb"] for run in times),
+        "peak_rss_mb_worker": max(run["peak_rss_mb_worker"] for run in times),
+        "repeats": len(times),
+    }
+
+
+def _beside(times: dict[str, list[dict[str, Any]]], bare: list[str], own: str) -> dict[str, Any]:
+    """Our rate over that of the quickest bare reader: by wall clock, and by CPU time."""
+    found: dict[str, Any] = {}
+    for key, clock in (("ratio", "seconds"), ("cpu_ratio", "cpu_seconds")):
+        rates = {
+            side: statistics.median(run["frames"] / run[clock] for run in times[side])
+            for side in (own, *bare)
+        }
+        if bare:
+            best = max(bare, key=lambda side: rates[side])
+            found |= {key: round(rates[own] / rates[best], 3), f"{key}_against": best}
+    return found
+
+
+def _duplicates(config: BenchDataConfig, progress: Progress) -> Iterator[dict[str, Any]]:
+    from ttvcli.workflows.bench_data_duplicates import growth_rows
+
+    sizes = [int(size) for size in listed(config.clips)]
+    progress.start("searching for duplicates", len(sizes), "sizes")
+    for row in growth_rows(sizes):
+        progress.advance()
+        yield {**row, "row": "duplicates"}
+
+
+def _title(row: dict[str, Any]) -> str:
+    if row["row"] == "duplicates":
+        return f"duplicates {row['clips']:,} clips"
+    return f"{row['row']} {row['side']} {row['threads']} threads"
+
+
+def _readable(row: dict[str, Any]) -> str:
+    if "not_run" in row:
+        return f"not run: {row['not_run']}"
+    if row["row"] == "duplicates":
+        return f"{row['seconds']:.3g} s, {row['found']} of {row['copies']} found"
+    parts = [f"{row['frames_per_second']:.0f} frames/s", f"{row['peak_rss_mb']:.0f} MB"]
+    for key in ("ratio", "cpu_ratio"):
+        if key in row:
+            name = "of" if key == "ratio" else "of the CPU time rate of"
+            parts.append(f"{row[key]:.2f} {name} {row[f'{key}_against']}")
+    return ", ".join(parts)

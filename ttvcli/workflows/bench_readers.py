@@ -1,0 +1,220 @@
+"""Sides of `ttv bench data`: ways to get the frames of videos, each run in a process of its own.
+
+The process gets a `Reading` as JSON in its argument and answers with one line of JSON. A side that
+converts gives uint8 RGB of one size: scaled to cover it, then cut to it around the centre.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Frame = Any  # uint8 [H, W, 3], or whatever a side decodes to
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a process is to read, and how."""
+
+    side: str
+    paths: list[str]
+    width: int
+    height: int
+    threads: int
+    keep: str = ""  # .npy file for the frames of the first video that `kept` names
+    kept: tuple[int, ...] = ()
+
+
+def ttv(reading: Reading) -> Iterator[Frame]:
+    """The stage of `prep encode` before its VAE, at the frame rate of each video.
+
+    One thread is this process; with more, as many processes decode ahead of it.
+    """
+    from ttvcli.core.video.clip_stream import Frames
+    from ttvcli.core.video.decode import probe
+    from ttvcli.workflows.decode_pool import open_decoder
+    from ttvcli.workflows.decode_worker import DecodeTask
+
+    tasks = []
+    for path in reading.paths:
+        info = probe(path)
+        fps = info.fps or Fraction(24)
+        total = round((info.duration or 1) * fps)
+        # The length of clip that leaves out fewest frames, as the others leave out none.
+        frames = min(range(9, min(max(total, 9), 97) + 1, 8), key=lambda f: (total % f, -f))
+        tasks.append(DecodeTask(Path(path), (reading.width, reading.height), fps, frames))
+    with open_decoder(tasks, 0 if reading.threads == 1 else reading.threads) as decoder:
+        while (stream := decoder.ready()) is not None:
+            event = stream.take()
+            if isinstance(event, Frames):
+                yield from event.pictures
+
+
+def filters(reading: Reading) -> Iterator[Frame]:
+    """One pass of `prep filter` with its default filters."""
+    from ttvcli import catalog
+    from ttvcli.core.filters.decode_pass import measure
+
+    every = [catalog.get("filter", name) for name in catalog.FILTERS]
+    chosen = [f for f in every if f.default and not (f.missing is not None and f.missing())]
+    for path in reading.paths:
+        yield from range(measure(path, chosen).clip.frames)
+
+
+def pyav_decode(reading: Reading) -> Iterator[Frame]:
+    """PyAV, frames left as they come."""
+    import av
+
+    for path in reading.paths:
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO" if reading.threads > 1 else "NONE"
+            stream.codec_context.thread_count = reading.threads
+            yield from container.decode(stream)
+
+
+def pyav(reading: Reading) -> Iterator[Frame]:
+    """PyAV, scaled and converted by swscale in one step with its own settings."""
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    scaler = VideoReformatter()
+    for frame in pyav_decode(reading):
+        width, height = _cover(frame.width, frame.height, reading)
+        scaled = scaler.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA
+        )
+        yield _centre(scaled.to_ndarray(), reading)
+
+
+def opencv_decode(reading: Reading) -> Iterator[Frame]:
+    """OpenCV, BGR in the size of the video."""
+    import cv2
+
+    cv2.setNumThreads(reading.threads)
+    for path in reading.paths:
+        threads = [cv2.CAP_PROP_N_THREADS, reading.threads]
+        capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, threads)
+        while True:
+            there, frame = capture.read()
+            if not there:
+                break
+            yield frame
+        capture.release()
+
+
+def opencv(reading: Reading) -> Iterator[Frame]:
+    """OpenCV, scaled by area averaging, in RGB."""
+    import cv2
+
+    for frame in opencv_decode(reading):
+        size = _cover(frame.shape[1], frame.shape[0], reading)
+        scaled = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        yield cv2.cvtColor(_centre(scaled, reading), cv2.COLOR_BGR2RGB)
+
+
+def torchcodec(reading: Reading) -> Iterator[Frame]:
+    """torchcodec, scaled by torch with antialiasing."""
+    import torch
+    from torchcodec.decoders import VideoDecoder
+
+    torch.set_num_threads(reading.threads)
+    for path in reading.paths:
+        decoder = VideoDecoder(path, num_ffmpeg_threads=reading.threads)
+        for frame in decoder:
+            width, height = _cover(frame.shape[2], frame.shape[1], reading)
+            scaled = torch.nn.functional.interpolate(
+                frame[None], (height, width), mode="bilinear", antialias=True
+            )
+            yield _centre(scaled[0].permute(1, 2, 0).numpy(), reading)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to read: its function, what it has to import, and whether it gives equal frames."""
+
+    read: Callable[[Reading], Iterator[Frame]]
+    package: str  # distribution that its version is told of
+    converts: bool
+
+
+SIDES = {
+    "ttv": Side(ttv, "av", True),
+    "pyav": Side(pyav, "av", True),
+    "opencv": Side(opencv, "opencv-python-headless", True),
+    "torchcodec": Side(torchcodec, "torchcodec", True),
+    "pyav-decode": Side(pyav_decode, "av", False),
+    "opencv-decode": Side(opencv_decode, "opencv-python-headless", False),
+    "ttv-filter": Side(filters, "av", False),
+}
+
+
+def measure_reading(reading: Reading) -> dict[str, Any]:
+    """Read everything: frames, wall and CPU seconds, and the most memory of any process."""
+    kept: list[np.ndarray] = []
+    count = 0
+    wall, cpu = time.perf_counter(), _cpu()
+    for frame in SIDES[reading.side].read(reading):
+        if reading.keep and count in reading.kept:
+            kept.append(np.array(frame))
+        count += 1
+    wall, cpu = time.perf_counter() - wall, _cpu() - cpu
+    if reading.keep:
+        np.save(reading.keep, np.stack(kept))
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {
+        "frames": count,
+        "seconds": round(wall, 4),
+        "cpu_seconds": round(cpu, 4),
+        "peak_rss_mb": round(_peak() / 1024, 1),
+        "peak_rss_mb_worker": round(workers / 1024, 1),  # 0 without processes of its own
+    }
+
+
+def _peak() -> int:
+    """Kibibytes that this process held at most, without what it was forked from."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _cpu() -> float:
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    used = [resource.getrusage(who) for who in whose]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _cover(width: int, height: int, reading: Reading) -> tuple[int, int]:
+    scale = max(reading.width / width, reading.height / height)
+    return max(round(width * scale), reading.width), max(round(height * scale), reading.height)
+
+
+def _centre(picture: np.ndarray, reading: Reading) -> np.ndarray:
+    top = (picture.shape[0] - reading.height) // 2
+    left = (picture.shape[1] - reading.width) // 2
+    cut = picture[top : top + reading.height, left : left + reading.width]
+    return np.ascontiguousarray(cut)
+
+
+def command(reading: Reading) -> list[str]:
+    """Return the command that measures a reading."""
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        "ttvcli.workflows.bench_readers",
+        json.dumps(asdict(reading)),
+    ]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure_reading(Reading(**json.loads(sys.argv[1])))) + "\n")

@@ -1,0 +1,288 @@
+"""Sources decoded ahead of whoever encodes them, by worker processes of one thread each.
+
+A pool gives streams of events. `ready()` names one that has something to take, so the encoder never
+waits for a slow source while another has frames. A worker may run ahead of the encoder by a fixed
+number of bytes, so memory does not grow with the length of a video or the number of sources.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Protocol
+
+from ttvcli.core.video.clip_stream import Broken, Frames
+from ttvcli.workflows.decode_worker import Done, Task, read_event
+
+AHEAD_BYTES = 64 << 20  # a clip of 49 frames in 720x480 has 51 MB
+_MOST_AUTOMATIC = 32
+# Not by -m: what a module pickles while it is __main__ nobody else can read.
+_COMMAND = [sys.executable, "-P", "-c", "from ttvcli.workflows import decode_worker as w; w.main()"]
+
+
+class Stream(Protocol):
+    """The events of one task."""
+
+    index: int  # of the task
+
+    def take(self) -> Any:
+        """Return the next event, waiting for it; None after the last."""
+
+
+class Decoder(Protocol):
+    """What gives streams: a pool of processes, or this process itself."""
+
+    def ready(self) -> Stream | None:
+        """Return a stream with something to take; None once all have been taken to their end."""
+
+    def __enter__(self) -> "Decoder": ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def worker_count(*, on_gpu: bool) -> int:
+    """Return how many processes this machine has cores for, if none is to wait for another.
+
+    An encoder on the GPU leaves all cores but one to them, one on the CPU every second core.
+    """
+    there = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if there else os.cpu_count() or 1
+    return min(max(cores - 1 if on_gpu else cores // 2, 1), _MOST_AUTOMATIC)
+
+
+def open_decoder(tasks: Sequence[Task], workers: int) -> Decoder:
+    """Return what decodes the tasks: `workers` processes, or with 0 this one, as it is asked."""
+    return Pool(tasks, min(workers, len(tasks))) if workers and tasks else Inline(tasks)
+
+
+class Inline:
+    """Decodes in this process, when an event is taken."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._waiting = deque(
+            _Taken(index, iter(task.events())) for index, task in enumerate(tasks)
+        )
+
+    def ready(self) -> Stream | None:
+        """Return the first stream that has not ended."""
+        while self._waiting and self._waiting[0].ended:
+            self._waiting.popleft()
+        return self._waiting[0] if self._waiting else None
+
+    def __enter__(self) -> "Inline":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._waiting.clear()
+
+
+class _Taken:
+    def __init__(self, index: int, events: Iterator[Any]) -> None:
+        self.index = index
+        self.ended = False
+        self._events = events
+
+    def take(self) -> Any:
+        event = next(self._events, None)
+        self.ended = event is None
+        return event
+
+
+class Pool:
+    """Worker processes, each with a thread of this process that reads what it makes."""
+
+    def __init__(self, tasks: Sequence[Task], workers: int, ahead: int = AHEAD_BYTES) -> None:
+        self.ahead = ahead
+        self.changed = threading.Condition()
+        self.closed = False
+        self._tasks = deque(enumerate(tasks))
+        self._open = len(tasks)  # tasks whose last event was not taken yet
+        self._streams: list[_Buffered] = []
+        self._error: BaseException | None = None  # of a thread: a bug
+        self._workers = [_Worker() for _ in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._feed, args=(worker,), daemon=True)
+            for worker in self._workers
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def ready(self) -> Stream | None:
+        """Return the stream that is furthest ahead, as its worker is the next to be stopped."""
+        with self.changed:
+            while True:
+                if self._error is not None:
+                    raise self._error
+                waiting = [stream for stream in self._streams if stream.events]
+                if waiting:
+                    return max(waiting, key=lambda stream: (stream.bytes, -stream.index))
+                if not self._open:
+                    return None
+                self.changed.wait()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self.changed:
+            self.closed = True
+            self._tasks.clear()
+            self.changed.notify_all()
+        for worker in self._workers:
+            worker.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def forget(self, stream: "_Buffered") -> None:
+        """Drop a stream whose last event was taken; hold `changed`."""
+        self._streams.remove(stream)
+        self._open -= 1
+        self.changed.notify_all()
+
+    def _feed(self, worker: "_Worker") -> None:
+        try:
+            while True:
+                with self.changed:
+                    if not self._tasks:
+                        break
+                    index, task = self._tasks.popleft()
+                    stream = _Buffered(self, index)
+                    self._streams.append(stream)
+                for event in worker.events(task):
+                    if not stream.put(event):
+                        return
+                if not stream.put(None):
+                    return
+            worker.stop()
+        except BaseException as error:
+            with self.changed:
+                self._error = None if self.closed else error
+                self.changed.notify_all()
+
+
+class _Buffered:
+    """Events of one task that were made and not taken yet."""
+
+    def __init__(self, pool: Pool, index: int) -> None:
+        self.index = index
+        self.events: deque[Any] = deque()
+        self.bytes = 0
+        self._pool = pool
+
+    def put(self, event: Any) -> bool:
+        """Add an event once there is room for it; False if nobody wants it any more."""
+        size = _size(event)
+        with self._pool.changed:
+            while self.bytes and self.bytes + size > self._pool.ahead and not self._pool.closed:
+                self._pool.changed.wait()
+            if self._pool.closed:
+                return False
+            self.events.append(event)
+            self.bytes += size
+            self._pool.changed.notify_all()
+            return True
+
+    def take(self) -> Any:
+        with self._pool.changed:
+            while not self.events:
+                if self._pool._error is not None:
+                    raise self._pool._error
+                self._pool.changed.wait()
+            event = self.events.popleft()
+            self.bytes -= _size(event)
+            if event is None:
+                self._pool.forget(self)
+            self._pool.changed.notify_all()
+            return event
+
+
+def _size(event: Any) -> int:
+    return event.pictures.nbytes if isinstance(event, Frames) else 0
+
+
+class _Worker:
+    """One process, started with its first task and again after it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def events(self, task: Task) -> Iterator[Any]:
+        """Yield the events of a task; `Broken` if the process does not survive it."""
+        process = self._running()
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            pickle.dump(task, process.stdin)
+            process.stdin.flush()
+            while not isinstance(event := read_event(process.stdout), Done):
+                yield event
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            code = _ended(process)
+            self._process = None
+            yield _cause(code, task.patience)
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        with self._lock:
+            self._stopped = True
+            process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(OSError):
+                        pipe.close()
+
+    def _running(self) -> "subprocess.Popen[bytes] | None":
+        with self._lock:
+            if self._stopped:
+                return None
+            if self._process is None:
+                # it finds this package as we did, and one thread each is the point of it
+                paths = os.pathsep.join(path for path in sys.path if path)
+                self._process = subprocess.Popen(
+                    _COMMAND,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+                )
+            return self._process
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int:
+    try:
+        return process.wait(timeout=10)  # its output is closed, so it is about to end by itself
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _cause(code: int, patience: float) -> Broken:
+    if code == -14:  # SIGALRM, see decode_worker
+        return Broken("timeout", f"no frame for {patience:g} s")
+    return Broken("crashed", f"the process that decoded it ended with code {code}")

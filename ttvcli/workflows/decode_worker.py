@@ -1,0 +1,137 @@
+"""The process that decodes for another one: tasks on standard input, events on standard output.
+
+A process of its own, because a decoder that crashes or hangs on a file then costs that file only,
+and because decoding scales with processes of one thread each. A task has `events()`, an iterator,
+and `patience`, seconds that an event may take to make (0: any time). Pixels follow their event as
+plain bytes; everything else is pickled, between two processes of one program.
+"""
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+
+from ttvcli.artifacts.atomic import sha256_file
+from ttvcli.core.video.clip_stream import Broken, ClipTask, Frames
+from ttvcli.core.video.decode import check_file, probe
+from ttvcli.core.video.errors import UnreadableVideo
+
+_NO_PIXELS = np.empty(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a first look at a source shows: the hash of its bytes, the seconds it claims to last."""
+
+    sha256: str
+    duration: float | None
+
+
+@dataclass(frozen=True)
+class LookTask:
+    """A source to be looked at: is it a video at all, and which."""
+
+    path: Path
+    patience: float = 0.0  # reading a large file through a slow network takes its time
+
+    def events(self) -> Iterator[Looked | Broken]:
+        """Yield one event."""
+        try:
+            check_file(self.path)
+            digest = sha256_file(self.path)
+            yield Looked(digest, probe(self.path).duration)
+        except UnreadableVideo as error:
+            yield Broken(error.reason_code, error.detail)
+        except OSError as error:  # a broken disk or a network folder that went away
+            yield Broken("permission", error.strerror or "read error")
+
+
+@dataclass(frozen=True)
+class DecodeTask(ClipTask):
+    """A source to be decoded to clips."""
+
+    patience: float = 300.0
+
+
+Task = LookTask | DecodeTask
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Stands before the bytes of an array of this shape."""
+
+    event: Frames
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """No event of this task follows."""
+
+
+def write_event(sink: BinaryIO, event: Any) -> None:
+    """Write one event."""
+    if isinstance(event, Frames):
+        pixels = np.ascontiguousarray(event.pictures)
+        pickle.dump(Pixels(replace(event, pictures=_NO_PIXELS), pixels.shape), sink)
+        sink.write(pixels.data.cast("B"))
+    else:
+        pickle.dump(event, sink)
+    sink.flush()
+
+
+def read_event(source: IO[bytes]) -> Any:
+    """Read one event; EOFError if the writer has gone."""
+    found = pickle.load(source)
+    if not isinstance(found, Pixels):
+        return found
+    pixels = np.empty(found.shape, np.uint8)
+    left = pixels.data.cast("B")
+    while left:
+        count = source.readinto(left)  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError("the decoder ended in the middle of a frame")
+        left = left[count:]
+    return replace(found.event, pictures=pixels)
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Do tasks until there are no more."""
+    while True:
+        try:
+            task: Task = pickle.load(source)
+        except EOFError:
+            return
+        events = iter(task.events())
+        while True:
+            _limit(task.patience)
+            event = next(events, None)
+            _limit(0)  # waiting for the reader is no fault of the file
+            if event is None:
+                break
+            write_event(sink, event)
+        write_event(sink, Done())
+
+
+def _limit(seconds: float) -> None:
+    """Let the system end this process in `seconds`, even within a decoder; 0 calls it off."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def main() -> None:
+    """Serve the process that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the other side decides
+    sink = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # a library that prints must not get between the events
+    try:
+        serve(sys.stdin.buffer, os.fdopen(sink.fileno(), "wb", closefd=False))
+    except BrokenPipeError:
+        os._exit(0)  # nobody reads any more
+

@@ -1,0 +1,159 @@
+"""Worker processes that may crash or hang: it costs the one item, never the run.
+
+Each worker takes one item at a time over a pipe and answers with its result. A worker that dies is
+replaced; one that gives no sign of life for too long is killed and replaced. When the process that
+started them goes away, however it goes, they end too.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
+
+Work = Callable[[Any, Callable[[Any], None]], Any]
+_POLL = 1.0  # seconds
+
+
+@dataclass(frozen=True)
+class Message:
+    """What became of an item, or a sign of life while it is being worked on."""
+
+    item: Any
+    kind: Literal["beat", "done", "error", "crashed", "timeout"]
+    value: Any = None  # what the work returned or reported, or the error it raised
+
+
+def machine_workers() -> int:
+    """How many processes this machine can run at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class ProcessPool:
+    """`workers` processes that apply `work(item, beat)`; a context manager.
+
+    Args:
+        work: a function of a module; `beat(value)` reports progress and proves life.
+        workers: number of processes.
+        patience: seconds without a sign of life after which a worker is killed.
+    """
+
+    def __init__(self, work: Work, workers: int, patience: float) -> None:
+        self.work = work
+        self.size = workers
+        self.patience = patience
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> "ProcessPool":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def map(self, items: Iterable[Any]) -> Iterator[Message]:
+        """Yield the messages about all items, in the order in which they come."""
+        waiting = iter(items)
+        while True:
+            self._hand_out(waiting)
+            busy = [worker for worker in self._workers if worker.busy]
+            if not busy:
+                return
+            ready = wait([worker.pipe for worker in busy], timeout=_POLL)
+            for worker in busy:
+                yield from self._hear(worker, worker.pipe in ready)
+
+    def _hand_out(self, waiting: Iterator[Any]) -> None:
+        idle = [worker for worker in self._workers if not worker.busy]
+        for slot in range(self.size - len(self._workers) + len(idle)):
+            try:
+                item = next(waiting)
+            except StopIteration:
+                return
+            if slot < len(idle):
+                worker = idle[slot]
+            else:
+                worker = _Worker(self.work)
+                self._workers.append(worker)
+            worker.give(item)
+
+    def _hear(self, worker: "_Worker", ready: bool) -> Iterator[Message]:
+        item = worker.item
+        if not ready:
+            if time.monotonic() - worker.heard > self.patience:
+                yield self._lost(worker, item, "timeout")
+            return
+        try:
+            kind, value = worker.pipe.recv()
+        except (EOFError, OSError):
+            yield self._lost(worker, item, "crashed")
+            return
+        worker.heard = time.monotonic()
+        worker.busy = kind == "beat"
+        yield Message(item, kind, value)
+
+    def _lost(self, worker: "_Worker", item: Any, kind: Literal["crashed", "timeout"]) -> Message:
+        worker.end()
+        self._workers.remove(worker)
+        return Message(item, kind, worker.process.exitcode)
+
+
+class _Worker:
+    """One process, the pipe to it, and what it is working on."""
+
+    def __init__(self, work: Work) -> None:
+        # Threads of a progress display do not survive a fork: start afresh.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        life, self._life = context.Pipe(duplex=False)
+        self.process = context.Process(target=_serve, args=(work, other, life), daemon=True)
+        self.process.start()
+        other.close()
+        life.close()
+        self.busy = False
+        self.item: Any = None
+        self.heard = 0.0
+
+    def give(self, item: Any) -> None:
+        """Start it on an item."""
+        self.item, self.busy, self.heard = item, True, time.monotonic()
+        with suppress(BrokenPipeError):  # it died while idle: found when it is listened to
+            self.pipe.send(item)
+
+    def end(self) -> None:
+        """Kill it: files are written so that this harms nothing."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        self._life.close()
+
+
+def _serve(work: Work, pipe: Connection, life: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
+    while True:
+        try:
+            item = pipe.recv()
+        except EOFError:
+            return
+        try:
+            message = ("done", work(item, lambda value: pipe.send(("beat", value))))
+        except OSError as error:  # plain, because not every exception survives the pipe
+            message = ("error", OSError(error.errno, error.strerror, error.filename))
+        except Exception:
+            message = ("error", RuntimeError(traceback.format_exc()))
+        with suppress(BrokenPipeError):
+            pipe.send(message)
+
+
+def _end_with_parent(life: Connection) -> None:
+    with suppress(EOFError, OSError):
+        life.recv_bytes()  # nothing is ever sent: it returns when the other end is gone
+    os._exit(1)
