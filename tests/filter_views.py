@@ -26,7 +26,9 @@ def clip(**changes: Any) -> Clip:
         "fps": Fraction(24),
         "duration": 4.0,
     }
-    info |= {name: changes.pop(name) for name in list(changes) if name in info and name != "duration"}
+    info |= {
+        name: changes.pop(name) for name in list(changes) if name in info and name != "duration"
+    }
     facts: dict[str, Any] = {"frames": 96, "duration": Fraction(4), "video_bytes": 10**6, **changes}
     return Clip(info=VideoInfo(**info), **facts)  # type: ignore[arg-type]
 

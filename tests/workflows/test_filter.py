@@ -158,7 +158,12 @@ def test_unknown_fields_and_captions_of_a_manifest_survive(tmp_path: Path, video
 
 def test_the_report_counts(filtered: Path) -> None:
     report = json.loads((filtered / "report.json").read_text())
-    assert (report["videos"], report["kept"], report["dropped"], report["unreadable"]) == (6, 3, 2, 1)
+    assert (report["videos"], report["kept"], report["dropped"], report["unreadable"]) == (
+        6,
+        3,
+        2,
+        1,
+    )
     assert report["dropped_by_reason"] == {"exact_duplicate": 1, "not_a_video": 1, "too_short": 1}
     assert report["skipped"][0]["item"] == "noise.mp4"
 
@@ -276,7 +281,9 @@ def test_the_best_copy_is_among_those_that_pass(tmp_path: Path, videos: Path) ->
     assert second.reasons == {"too_short": 2}
 
 
-def test_the_html_report_holds_everything_itself(tmp_path: Path, filtered: Path, videos: Path) -> None:
+def test_the_html_report_holds_everything_itself(
+    tmp_path: Path, filtered: Path, videos: Path
+) -> None:
     page = tmp_path / "report.html"
     result = run(config(videos, filtered, report=page, **LOOSE), measurer=refuse)
     assert result.paths == [filtered, page]

@@ -66,7 +66,9 @@ class BarsMeter:
             height, width = self._shape
             sides = (height, height, width, width)
             pairs = list(zip(self._bars, sides, self._edges, strict=True))
-            real = [n / side if n >= _SMALLEST and edge >= _EDGE else 0.0 for n, side, edge in pairs]
+            real = [
+                n / side if n >= _SMALLEST and edge >= _EDGE else 0.0 for n, side, edge in pairs
+            ]
             shares = [*_alike(*real[:2]), *_alike(*real[2:])]
         shares = _turned(shares, self._turns)
         top, bottom, left, right = shares
@@ -117,5 +119,8 @@ FILTER = Filter(
     about="bars and borders around the picture",
     limits=BarsLimits,
     meter=BarsMeter,
-    rules=(Rule("share", "above", "max", "bars"), Rule("share", "above", "flag", "bars", drop=False)),
+    rules=(
+        Rule("share", "above", "max", "bars"),
+        Rule("share", "above", "flag", "bars", drop=False),
+    ),
 )

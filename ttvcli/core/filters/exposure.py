@@ -17,12 +17,8 @@ _BRIGHT = 204.0
 class ExposureLimits:
     """Thresholds."""
 
-    black: float | None = field(
-        default=0.5, metadata={"help": "share of black frames, at most"}
-    )
-    white: float | None = field(
-        default=0.5, metadata={"help": "share of white frames, at most"}
-    )
+    black: float | None = field(default=0.5, metadata={"help": "share of black frames, at most"})
+    white: float | None = field(default=0.5, metadata={"help": "share of white frames, at most"})
     flashes: float | None = field(
         default=3.0, metadata={"help": "flashes in any one second, at most"}
     )

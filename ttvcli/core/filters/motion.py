@@ -14,7 +14,11 @@ from ttvcli.core.filters.filter import Clip, Filter, Metrics, Rule, Spread, roun
 from ttvcli.core.filters.frame_view import FrameView
 
 _SPAN = 0.25  # seconds between the two frames of a pair
-_EVERY, _EVERY_LATER, _LATER = 1.0, 2.0, 8.0  # seconds from one look to the next, at first and later
+_EVERY, _EVERY_LATER, _LATER = (
+    1.0,
+    2.0,
+    8.0,
+)  # seconds from one look to the next, at first and later
 _LEVELS = 3
 _STEPS = 2  # on each level
 _BLOCK = 8
@@ -112,7 +116,11 @@ def block_flow(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
         rows, columns = a.shape[0] // _BLOCK, a.shape[1] // _BLOCK
         if rows < 1 or columns < 1:
             continue
-        flow = np.zeros((2, rows, columns), np.float32) if flow is None else _finer(flow, rows, columns)
+        flow = (
+            np.zeros((2, rows, columns), np.float32)
+            if flow is None
+            else _finer(flow, rows, columns)
+        )
         for _ in range(_STEPS):
             flow, kept = _step(a, b, flow)
     return flow[:, kept] if flow is not None else np.zeros((2, 0), np.float32)

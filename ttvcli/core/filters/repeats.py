@@ -72,7 +72,9 @@ def judge_slow_motion(metrics: AllMetrics, limits: Any) -> Iterator[Finding]:
     if share is None or speed is None or limits.repeated is None:
         return
     if share > limits.repeated and speed > limits.moving:
-        text = f"{share:.0%} of the frames repeat the one before, the limit is {limits.repeated:.0%}"
+        text = (
+            f"{share:.0%} of the frames repeat the one before, the limit is {limits.repeated:.0%}"
+        )
         yield Finding("repeated_frames", text)
 
 
