@@ -87,7 +87,7 @@ class HtmlPage:
 
     def write(self, path: Path) -> None:
         """Write the page, whole or not at all."""
-        head = f"<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{_text(self._title)}</title>"
+        head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{_text(self._title)}</title>'
         write_text(path, "\n".join([head, f"<style>{_STYLE}</style>", *self._parts, "</html>", ""]))
 
 

@@ -41,8 +41,9 @@ def measure_source(task: Task, beat: Callable[[Any], None]) -> dict[str, Any]:
     pictures: list[Any] = []
     try:
         check_file(task.source.path)
-        state["sha256"] = sha256_file(task.source.path)
         found = measure(task.source.path, filters, thumbnails=task.thumbnails, beat=counter)
+        # After decoding: what is no video is not read to its end.
+        state["sha256"] = sha256_file(task.source.path)
         if stamp(task.source.path) != before:
             raise UnreadableVideo("changed")
         state |= _facts(found) | {"filters": {item.name: item.version for item in filters}}

@@ -16,7 +16,7 @@ from ttvcli.artifacts.manifest import MANIFEST_NAME, iterate_manifest
 from ttvcli.core.filters.filter import Filter, Rule
 from ttvcli.workflows.filter_job import Job, limit_helps
 from ttvcli.workflows.filter_records import Verdicts
-from ttvcli.workflows.filter_state import thumbnail_path
+from ttvcli.workflows.filter_state import key_of, thumbnail_path
 
 _BINS = 48
 _SHOWN = 18  # videos of a reason, at least; at most twice as many
@@ -66,8 +66,9 @@ def write_html_report(job: Job, verdicts: Verdicts, path: Path) -> None:
     samples: dict[str, _Sample] = {}
     rules = [(entry, rule) for entry in job.filters for rule in entry.rules]
     metrics = {(entry.name, rule.metric, rule.limit): _Metric() for entry, rule in rules}
+    keys = {source.name: key_of(source) for source in job.sources.videos}
     for record in iterate_manifest(job.config.out / MANIFEST_NAME):
-        key = _key(job, record)
+        key = keys.get(_name(record), "")
         for reason in record.get("reasons", []):
             code = str(reason).partition(":")[0]
             samples.setdefault(code, _Sample()).add((key, _name(record), str(reason)))
@@ -148,7 +149,7 @@ def _figures(
     for key, name, text in items:
         data = None
         path = thumbnail_path(job.config.out, key)
-        if pictures and path.is_file():
+        if pictures and key and path.is_file():
             data = path.read_bytes()
         yield data, f"{name} · {text}"
 
@@ -170,10 +171,6 @@ def _codes(filters: Iterable[Filter]) -> set[str]:
     return {rule.code for entry in filters for rule in entry.rules} | {
         entry.name for entry in filters
     }
-
-
-def _key(job: Job, record: dict[str, Any]) -> str:
-    return str(record.get("state", record.get("id", "")))
 
 
 def _name(record: dict[str, Any]) -> str:

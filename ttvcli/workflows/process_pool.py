@@ -98,9 +98,7 @@ class ProcessPool:
         worker.busy = kind == "beat"
         yield Message(item, kind, value)
 
-    def _lost(
-        self, worker: "_Worker", item: Any, kind: Literal["crashed", "timeout"]
-    ) -> Message:
+    def _lost(self, worker: "_Worker", item: Any, kind: Literal["crashed", "timeout"]) -> Message:
         worker.end()
         self._workers.remove(worker)
         return Message(item, kind, worker.process.exitcode)

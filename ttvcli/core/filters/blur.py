@@ -51,22 +51,19 @@ class BlurMeter:
 
 
 def fine_detail(luma: np.ndarray) -> float | None:
-    """Return the share of fine detail in uint8 `[H, W]` in dB, the sharpest tile's; None if plain."""
+    """Return the share of fine detail in uint8 `[H, W]` in dB; None if there is nothing to see."""
     side = _side(luma.shape)
-    found = []
+    window, fine, coarse = _masks(side)
+    total_fine = total = 0.0  # summed, so that plain tiles with nothing but rounding do not count
     for y, x in _CENTRES:
         top = round(y * luma.shape[0]) - side // 2
         left = round(x * luma.shape[1]) - side // 2
         tile = luma[top : top + side, left : left + side].astype(np.float32)
         if tile.shape == (side, side) and tile.var() >= _LEAST:
-            found.append(_ratio(tile))
-    return max(found) if found else None
-
-
-def _ratio(tile: np.ndarray) -> float:
-    window, fine, coarse = _masks(len(tile))
-    energy = np.abs(np.fft.rfft2((tile - tile.mean()) * window)) ** 2
-    return float(10 * np.log10(max(energy[fine].sum(), 1e-9) / max(energy[coarse].sum(), 1e-9)))
+            energy = np.abs(np.fft.rfft2((tile - tile.mean()) * window)) ** 2
+            total_fine += float(energy[fine].sum())
+            total += float(energy[coarse].sum())
+    return 10 * float(np.log10(total_fine / total)) if total_fine > 0 else None
 
 
 def _side(shape: tuple[int, ...]) -> int:

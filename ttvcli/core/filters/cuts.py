@@ -12,6 +12,11 @@ _JUMP = 20.0  # levels of mean difference
 _OVER = 3.0  # times the differences around it: fast motion is no cut
 
 
+def is_jump(before: float, here: float, after: float = 0.0) -> bool:
+    """Whether a difference of frames stands out from those around it as that of a cut does."""
+    return here > _JUMP and here > _OVER * max(before, after, 1.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CutsLimits:
     """Thresholds."""
@@ -50,8 +55,7 @@ class CutsMeter:
         }
 
     def _decide(self, after: float) -> None:
-        around = max(self._before, after, 1.0)
-        if self._here > _JUMP and self._here > _OVER * around:
+        if is_jump(self._before, self._here, after):
             self._cuts += 1
             self._longest = max(self._longest, self._time - self._began)
             self._began = self._time

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ttvcli.core.filters.cuts import is_jump
 from ttvcli.core.filters.filter import Clip, Filter, Metrics, Rule, Spread, rounded
 from ttvcli.core.filters.frame_view import FrameView
 
@@ -22,7 +23,7 @@ _LEVELS = 3
 _STEPS = 2  # on each level
 _BLOCK = 8
 _TEXTURE = 8.0  # mean squared gradient in the weaker direction that a block needs to be followed
-_TWICE_TOO_FAR = 4.0  # pixels that one step may move a block
+_FARTHEST = 4.0  # pixels that one step may move a block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +45,15 @@ class MotionMeter:
         self._next = 0.0
         self._pictures: list[list[np.ndarray]] = []  # pyramids
         self._times: list[float] = []
-        self._cut = False
+        self._change = 0.0
         self._speeds = Spread()
         self._shakes = Spread()
 
     def see(self, view: FrameView) -> None:
         """Take the frame if one is due."""
-        if view.change is not None and view.change > 20.0 and self._times:
+        change, before = view.change or 0.0, self._change
+        self._change = change
+        if self._times and is_jump(before, change):
             self._pictures, self._times = [], []  # a cut is no motion
             self._next = view.time
         if view.time < self._next:
@@ -141,7 +144,7 @@ def _step(a: np.ndarray, b: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, n
     move = np.stack([(xy * xt - xx * yt) / safe, (xy * yt - yy * xt) / safe])
     # Blocks without texture of their own go with the others.
     common = np.median(move[:, kept], axis=1) if kept.any() else np.zeros(2)
-    move = np.where(kept, np.clip(move, -_TWICE_TOO_FAR, _TWICE_TOO_FAR), common[:, None, None])
+    move = np.where(kept, np.clip(move, -_FARTHEST, _FARTHEST), common[:, None, None])
     return (flow + move).astype(np.float32), kept
 
 

@@ -1,0 +1,87 @@
+"""Motion is measured in per cent of the height a second, whatever the size and the frame rate."""
+
+import numpy as np
+import pytest
+from filter_views import metrics_of, texture
+
+from ttvcli.core.filters.motion import FILTER, MotionLimits, MotionMeter, block_flow, pyramid
+
+
+def pan(speed: float, fps: int, seconds: float = 1.6, height: int = 180) -> list[np.ndarray]:
+    """A texture that moves to the right by `speed` per cent of the height a second."""
+    large = texture(height, 3 * height, smooth=400)
+    frames = []
+    for number in range(round(seconds * fps)):
+        shift = round(speed / 100 * height * number / fps)
+        frames.append(np.roll(large, shift, axis=1)[:, : height * 16 // 9])
+    return frames
+
+
+@pytest.mark.parametrize("fps", [15, 24, 60])
+@pytest.mark.parametrize("speed", [5.0, 20.0, 50.0])
+def test_a_pan_has_its_speed(speed: float, fps: int) -> None:
+    found = metrics_of(MotionMeter(), pan(speed, fps), fps)
+    # whole pixels: the shift over 0.25 s is rounded to one in 180
+    assert found["speed"] == pytest.approx(speed, rel=0.03, abs=0.6)
+    assert found["shake"] < 3
+
+
+def test_the_speed_does_not_depend_on_the_size() -> None:
+    small = metrics_of(MotionMeter(), pan(20, 24, height=180))
+    large = metrics_of(MotionMeter(), pan(20, 24, height=360))
+    assert small["speed"] == pytest.approx(large["speed"], rel=0.05)
+
+
+def test_a_still_picture_with_noise_stands_still() -> None:
+    base = texture(360, 640, smooth=400).astype(float)
+    generator = np.random.default_rng(1)
+    noisy = (np.clip(base + generator.normal(0, 4, base.shape), 0, 255) for _ in range(60))
+    found = metrics_of(MotionMeter(), (frame.astype(np.uint8) for frame in noisy))
+    assert found["speed"] < MotionLimits().min / 2
+
+
+def test_a_plain_picture_does_not_move() -> None:
+    found = metrics_of(MotionMeter(), [np.full((90, 160), 90, np.uint8)] * 30)
+    assert found["speed"] == 0
+
+
+def test_a_shaking_camera_is_told_from_a_pan() -> None:
+    large = texture(240, 420, smooth=400)
+    frames = []
+    for number in range(60):
+        shift = round(12 - 12 * np.cos(np.pi * number / 6))  # 24 of 180 pixels, twice a second
+        frames.append(large[30 : 30 + 180, 30 + shift : 350 + shift])
+    found = metrics_of(MotionMeter(), frames)
+    assert found["shake"] > MotionLimits().shake
+
+
+def test_a_cut_is_no_motion() -> None:
+    frames = [texture(seed=number // 6) for number in range(48)]  # a still picture every 0.25 s
+    assert metrics_of(MotionMeter(), frames)["speed"] in (None, 0)
+
+
+def test_the_flow_is_exact_to_a_hundredth_of_a_pixel() -> None:
+    large = texture(180, 320, smooth=400)
+    a, b = large[10:100, 10:170], large[8:98, 16:176]
+    flow = block_flow(pyramid(a), pyramid(b))
+    assert np.median(flow, axis=1) == pytest.approx([1.0, -3.0], abs=0.01)
+
+
+def test_too_small_pictures_have_no_flow() -> None:
+    tiny = np.zeros((9, 9), np.uint8)
+    assert block_flow(pyramid(tiny), pyramid(tiny)).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "codes"),
+    [
+        ({"speed": 0.1, "shake": 0.0}, ["still"]),
+        ({"speed": 0.7, "shake": 0.0}, ["little_motion"]),
+        ({"speed": 5.0, "shake": 0.0}, []),
+        ({"speed": 80.0, "shake": 50.0}, ["too_fast", "shaking"]),
+        ({"speed": None, "shake": None}, []),
+    ],
+)
+def test_verdicts(metrics: dict[str, float], codes: list[str]) -> None:
+    found = FILTER.findings({"motion": metrics}, MotionLimits())
+    assert [entry.code for entry in found] == codes
