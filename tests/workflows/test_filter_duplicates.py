@@ -151,7 +151,7 @@ def test_a_model_folder_drops_what_it_finds_through_the_command(
     # as in a fresh process, where the catalog is read with the variable set
     done = run_ttv(
         *("prep", "filter", raw, "--out", tmp_path / "clean", "--workers", "1", "--quiet"),
-        *("--with", "harmful", "--without", WITHOUT),
+        *("--with", "harmful", "--without", WITHOUT, "--set", "patience=280"),
         process=True,
     )
     assert done.code == 0, done.stderr
