@@ -14,7 +14,7 @@ from ttvcli.core.video.decode import VideoInfo
 
 
 def clip(**changes: Any) -> Clip:
-    """A clip of 4 s, 1280x720, 24 frames a second, unless told otherwise; also fields of its info."""
+    """A clip of 4 s, 1280x720, 24 fps, unless told otherwise; also takes fields of its info."""
     info = {
         "container": "mov",
         "codec": "h264",

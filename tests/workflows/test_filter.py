@@ -12,9 +12,7 @@ from bad_corpus import ANYTHING, READABLE, build, contents
 from video_files import make_video, real_video
 
 from ttvcli.artifacts.manifest import read_manifest
-from ttvcli.artifacts.schema import read_header
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
-from ttvcli.workflows import filter as step
 from ttvcli.workflows import filter_measure
 from ttvcli.workflows.filter import FilterConfig, plan, run
 from ttvcli.workflows.filter_measure import Task, measure_source

@@ -1,4 +1,4 @@
-"""The contract of filters: rules, findings, comparisons, bounded statistics; over the whole table."""
+"""The contract of filters, over the whole table: rules, findings, comparisons, statistics."""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
