@@ -25,7 +25,7 @@ Expected = dict[str, frozenset[str]]
 
 
 def build(folder: Path) -> Expected:
-    """Write everything into `folder`; returns file names (relative) and what is expected of each."""
+    """Write everything into `folder`; returns names of files and what is expected of each."""
     folder.mkdir(parents=True, exist_ok=True)
     expected: Expected = {}
     for part in (_cut, _flipped, _no_video, _other_files, _odd, _names, _links):
@@ -120,7 +120,7 @@ def _odd(folder: Path) -> Expected:
     huge[strf + 12 : strf + 20] = struct.pack("<ii", 60000, 60000)
     (folder / "huge.avi").write_bytes(huge)
     readable = ("one-frame.mp4", "uneven.mp4", "turned.mp4", "odd-size.mkv", "deep.mkv")
-    return {name: READABLE for name in (*readable, "moving.gif", "really-mp4.avi")} | {
+    return dict.fromkeys((*readable, "moving.gif", "really-mp4.avi"), READABLE) | {
         "huge.avi": frozenset({"too_large", "corrupt", "truncated", "not_a_video"})
     }
 
@@ -147,7 +147,7 @@ def _names(folder: Path) -> Expected:
         (folder / name).write_bytes(data + box)
     raw = os.fsencode(folder) + b"/\xff\xfe.mp4"
     Path(os.fsdecode(raw)).write_bytes(data)
-    return {name: READABLE for name in names} | {r"\xff\xfe.mp4": READABLE}
+    return dict.fromkeys(names, READABLE) | {r"\xff\xfe.mp4": READABLE}
 
 
 def _links(folder: Path) -> Expected:

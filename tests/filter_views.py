@@ -14,7 +14,7 @@ from ttvcli.core.video.decode import VideoInfo
 
 
 def clip(**changes: Any) -> Clip:
-    """A clip of 4 s, 1280x720, 24 frames a second, unless told otherwise; also fields of its info."""
+    """A clip of 4 s, 1280x720, 24 fps, unless told otherwise; also takes fields of its info."""
     info = {
         "container": "mov",
         "codec": "h264",
@@ -26,7 +26,9 @@ def clip(**changes: Any) -> Clip:
         "fps": Fraction(24),
         "duration": 4.0,
     }
-    info |= {name: changes.pop(name) for name in list(changes) if name in info and name != "duration"}
+    info |= {
+        name: changes.pop(name) for name in list(changes) if name in info and name != "duration"
+    }
     facts: dict[str, Any] = {"frames": 96, "duration": Fraction(4), "video_bytes": 10**6, **changes}
     return Clip(info=VideoInfo(**info), **facts)  # type: ignore[arg-type]
 

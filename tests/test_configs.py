@@ -12,6 +12,7 @@ from ttvcli.cli.settings import resolve
 from ttvcli.core.diffusion.schedules import NoiseSchedule
 from ttvcli.core.video.resample import segment_count
 from ttvcli.workflows import components
+from ttvcli.workflows.filter_job import ALL_FILTERS, FilterConfig
 from ttvcli.workflows.sample import SampleConfig
 from ttvcli.workflows.train import TrainConfig
 
@@ -27,6 +28,7 @@ def test_every_file_is_of_a_kind_that_is_read_here() -> None:
         "train",
         "stage",
         "gpu",
+        "profile",
     }
     assert all(len(path.relative_to(CONFIGS).parts) == 2 for path in FILES)
 
@@ -70,6 +72,16 @@ def test_cards_set_facts_of_the_machine_and_nothing_else(name: str) -> None:
     assert set(table["sample"]) <= {"device", "dtype", "threads"}
     presets = {"gpu": name}
     resolve(SampleConfig, "sample", flags={"prompt": "a"}, presets=presets, environ={})
+
+
+@pytest.mark.parametrize("name", preset_names("profile"))
+def test_profiles_set_thresholds_of_filters_and_nothing_else(name: str) -> None:
+    given = {"source": "in", "out": "out"}
+    presets = {"profile": name}
+    found = resolve(FilterConfig, "filter", flags=given, presets=presets, environ={})
+    changed = {key for key, origin in found.origins.items() if origin == f"--profile {name}"}
+    assert changed
+    assert {key.partition(".")[0] for key in changed} <= set(ALL_FILTERS)
 
 
 @pytest.mark.parametrize("name", preset_names("model"))

@@ -19,6 +19,7 @@ from documentation import (
     ttv_commands,
 )
 from helpers import REPOSITORY, run_ttv
+from video_files import make_video
 
 from ttvcli.artifacts import embeddings, latents
 from ttvcli.artifacts.lock import LOCK_NAME
@@ -305,6 +306,35 @@ def test_whatever_captioning_writes_is_documented(tiny_data: "TinyData", tmp_pat
 
 def test_problems_of_captions_are_documented() -> None:
     assert set(PROBLEMS) <= documented((FORMATS.parent / "captions.md").read_text())
+
+
+def test_every_filter_its_limits_metrics_and_words_are_documented() -> None:
+    from ttvcli.workflows.filter_job import ALL_FILTERS
+
+    named = documented((REPOSITORY / "docs" / "filters.md").read_text())
+    for entry in ALL_FILTERS.values():
+        assert entry.name in named
+        assert {field.name for field in dataclasses.fields(entry.limits)} <= named, entry.name
+        assert {rule.metric for rule in entry.rules} <= named, entry.name
+        assert {rule.code for rule in entry.rules} <= named, entry.name
+
+
+def test_whatever_filtering_writes_is_documented(tmp_path: Path) -> None:
+    make_video(tmp_path / "in" / "a.mp4", frames=12)
+    ran = run_ttv("prep", "filter", tmp_path / "in", "--out", tmp_path / "out", "--workers", "1")
+    assert ran.code == 0, ran.stderr
+    named = documented(section("filtered")) | documented(section("manifest"))
+    record = json.loads((tmp_path / "out" / "manifest.jsonl").read_text())
+    assert set(record) <= named
+    pages = documented((REPOSITORY / "docs" / "filters.md").read_text())
+    for metrics in record["metrics"].values():
+        assert set(metrics) <= pages
+    header = json.loads((tmp_path / "out" / "ttv.json").read_text())
+    assert set(header["settings"]) <= named
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(report) <= documented(section("report")) | documented(section("The header"))
+    (state,) = (tmp_path / "out" / "state").rglob("*.json")
+    assert set(json.loads(state.read_text())) <= named
 
 
 def test_reasons_for_skipping_a_video_are_documented() -> None:

@@ -45,6 +45,7 @@ FILTERS = {
     "motion": "ttvcli.core.filters.motion:FILTER",
     "blur": "ttvcli.core.filters.blur:FILTER",
     "blocks": "ttvcli.core.filters.blocks:FILTER",
+    "text": "ttvcli.core.filters.text:FILTER",
     "harmful": "ttvcli.core.filters.harm_filter:FILTER",
     "exact_duplicate": "ttvcli.core.filters.exact_duplicate:FILTER",
     "near_duplicate": "ttvcli.core.filters.near_duplicate:FILTER",

@@ -179,4 +179,6 @@ def test_a_full_disk_is_said_and_the_same_command_continues(
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     assert run_ttv(*command(videos, out)).code == 5
-    assert files(out) == files(whole)
+    found = files(out)  # one folder further down than the other
+    found["manifest.jsonl"] = found["manifest.jsonl"].replace(b'"../../../', b'"../../')
+    assert found == files(whole)

@@ -121,3 +121,42 @@ def test_a_model_folder_that_cannot_be_used_stops_the_run(
 
 def test_pictures_of_what_is_harmful_are_never_shown() -> None:
     assert not harm_filter.FILTER.shown
+
+
+@pytest.mark.slow
+def test_a_model_folder_drops_what_it_finds_through_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+        id2label={0: "normal", 1: "gore"},
+        label2id={"normal": 0, "gore": 1},
+    )
+    model = transformers.ViTForImageClassification(config)
+    model.classifier.bias.data = model.classifier.bias.new_tensor([-9.0, 9.0])  # sees it everywhere
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    about = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write_video(raw / "clip.mp4", film(1), 12)
+    monkeypatch.setenv(harm_filter.MODELS_VARIABLE, str(folder))
+    # as in a fresh process, where the catalog is read with the variable set
+    done = run_ttv(
+        *("prep", "filter", raw, "--out", tmp_path / "clean", "--workers", "1", "--quiet"),
+        *("--with", "harmful", "--without", WITHOUT, "--set", "patience=280"),
+        process=True,
+    )
+    assert done.code == 0, done.stderr
+    (record,) = map(json.loads, (tmp_path / "clean" / "manifest.jsonl").read_text().splitlines())
+    assert not record["keep"]
+    assert record["reasons"][0].startswith("harmful: gore: second worst frame 1.00")
+    assert "gore" not in record["metrics"]["harmful"]["unchecked"]
+    assert "weapons" in record["metrics"]["harmful"]["unchecked"]

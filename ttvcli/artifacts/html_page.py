@@ -87,8 +87,9 @@ class HtmlPage:
 
     def write(self, path: Path) -> None:
         """Write the page, whole or not at all."""
-        head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{_text(self._title)}</title>'
-        write_text(path, "\n".join([head, f"<style>{_STYLE}</style>", *self._parts, "</html>", ""]))
+        head = ["<!doctype html>", '<html lang="en">', '<meta charset="utf-8">']
+        head += [f"<title>{_text(self._title)}</title>", f"<style>{_STYLE}</style>"]
+        write_text(path, "\n".join([*head, *self._parts, "</html>", ""]))
 
 
 def _text(value: object) -> str:

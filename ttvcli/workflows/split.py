@@ -31,7 +31,6 @@ from ttvcli.core.video.segments import (
 )
 from ttvcli.core.video.shots import MICRO, FoundShots, find_shots
 from ttvcli.workflows.encode_job import plain_number
-from ttvcli.workflows.encode_records import finish_manifest
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder
 from ttvcli.workflows.split_job import SplitConfig, SplitJob, prepare
@@ -147,7 +146,7 @@ class _Run:
         self.progress.finish()
         order = {source.name: number for number, source in enumerate(videos)}
         self.failed.sort(key=lambda entry: order[entry["item"]])
-        finish_manifest(self.folder, self.records)
+        self.folder.finish(self.records)
         report = make_report(
             self.settings, self.job.sources, self.records, self.failed, self.duplicates
         )

@@ -73,5 +73,8 @@ def test_the_size_counts_without_bars() -> None:
         "bars": {"top": 0.2, "bottom": 0.2, "left": 0, "right": 0, "share": 0.4},
     }
     (found,) = SIZE.findings(metrics, SizeLimits())
-    assert (found.code, found.text) == ("too_small", "432 pixels between its bars, the limit is 480")
+    assert (found.code, found.text) == (
+        "too_small",
+        "432 pixels between its bars, the limit is 480",
+    )
     assert not list(SIZE.findings(metrics, SizeLimits(min=400)))

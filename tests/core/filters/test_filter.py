@@ -1,4 +1,4 @@
-"""The contract of filters: rules, findings, comparisons, bounded statistics; over the whole table."""
+"""The contract of filters, over the whole table: rules, findings, comparisons, statistics."""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -73,7 +73,9 @@ def test_metrics_are_what_json_can_hold(value: float | None, shown: float | None
 
 
 def test_the_first_of_equal_files_is_kept_and_named() -> None:
-    candidates = [Candidate(name, sha, None, ()) for name, sha in zip("abcde", "xyxxy", strict=True)]
+    candidates = [
+        Candidate(name, sha, None, ()) for name, sha in zip("abcde", "xyxxy", strict=True)
+    ]
     found = [(copy.name, copy.of) for copy in find_exact(candidates, ExactDuplicateLimits())]
     assert found == [("c", "a"), ("d", "a"), ("e", "b")]
     assert [c.name for c in find_exact(candidates, ExactDuplicateLimits(copies=2))] == ["d"]

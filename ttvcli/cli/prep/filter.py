@@ -80,16 +80,9 @@ def register(app: typer.Typer) -> None:
           ttv prep filter raw/ --out clean/ --profile strict --without cuts,bars --dry-run
         """
         flags = {
-            "source": source,
-            "out": out,
-            "include": include,
-            "exclude": exclude,
-            "only_metrics": only_metrics,
-            "rethreshold": rethreshold,
-            "report": report,
-            "workers": workers,
-            "limit": limit,
-            "force": force,
+            **{"source": source, "out": out, "include": include, "exclude": exclude},
+            **{"only_metrics": only_metrics, "rethreshold": rethreshold, "report": report},
+            **{"workers": workers, "limit": limit, "force": force},
         }
         execute(
             "filter",

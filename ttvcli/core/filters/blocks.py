@@ -81,7 +81,7 @@ def _first_and_last(lit: np.ndarray) -> tuple[int, int]:
 
 
 def _graph(shape: tuple[int, ...]) -> Any:
-    graph = av.filter.Graph()
+    graph: Any = av.filter.Graph()
     height, width = shape
     source = graph.add_buffer(
         width=width, height=height, format="gray", time_base=Fraction(1, 1000)

@@ -1,8 +1,8 @@
 """Missing fine detail: blurred pictures, and small ones that were enlarged.
 
 The energy of fine detail (0.25 to 0.5 cycles a pixel) over that of all detail, in decibel. Unlike
-the variance of a Laplacian it does not depend on how much there is to see: soft focus behind a sharp
-subject passes, enlarged footage does not.
+the variance of a Laplacian it does not depend on how much there is to see: soft focus behind a
+sharp subject passes, enlarged footage does not.
 """
 
 from dataclasses import dataclass, field

@@ -139,6 +139,6 @@ def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _first_plane(frame: av.VideoFrame, dtype: Any) -> np.ndarray:
-    plane = frame.planes[0]
+    plane: Any = frame.planes[0]
     values = np.frombuffer(plane, dtype)
     return values.reshape(plane.height, -1)[:, : plane.width]

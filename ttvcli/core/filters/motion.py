@@ -92,7 +92,7 @@ class MotionMeter:
 
 def pyramid(picture: np.ndarray) -> list[np.ndarray]:
     """Return float32 pictures, each half as large as the one before, the first half of `[h, w]`."""
-    levels = [picture.astype(np.float32)]
+    levels: list[np.ndarray] = [picture.astype(np.float32)]
     for _ in range(_LEVELS):
         last = levels[-1]
         last = last[: len(last) // 2 * 2, : last.shape[1] // 2 * 2]

@@ -1,4 +1,4 @@
-"""PDQ perceptual hashes of sampled frames: the compact record by which near duplicates are found.
+"""PDQ, a perceptual hash of pictures (Meta, 2019): what looks alike differs in few of 256 bits.
 
 PDQ reduces the luma to 64x64, keeps the 16x16 lowest non-constant frequencies of its cosine
 transform, and sets a bit for each that exceeds their median. Smoothing, decimation and transform
