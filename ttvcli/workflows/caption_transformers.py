@@ -93,7 +93,7 @@ def _load(folder: Path, device: str) -> tuple[Any, Any]:
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         processor = AutoProcessor.from_pretrained(folder, **local)
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", **local)
+        model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", **local)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ArtifactError(
             f"transformers cannot load it: {error}",

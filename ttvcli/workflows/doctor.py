@@ -21,7 +21,10 @@ from ttvcli.workflows.step import SILENT, Progress
 GIB = 1024**3
 LEAST_MEMORY = 3 * GIB  # a 3 s clip with the built-in model
 LEAST_DISK = 1 * GIB
-LIBRARIES = ("numpy", "einops", "safetensors", "sentencepiece", "av", "PIL", "rich", "tomli_w")
+LIBRARIES = (
+    *("numpy", "einops", "safetensors", "sentencepiece", "av", "PIL", "py3langid"),
+    *("rich", "tomli_w"),
+)
 DISTRIBUTIONS = {"PIL": "pillow", "tomli_w": "tomli-w"}
 
 
