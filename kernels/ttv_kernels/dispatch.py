@@ -30,7 +30,7 @@ LEAST_CAPABILITY = (8, 0)
 SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
 LEAST_SHARED_KIB = 99
 # KiB that the widest heads need, by mini-batch and bytes of an element; all else fits every card.
-WIDEST_NEED = {(64, 2): 108}
+WIDEST_NEED = {(64, 2): 109}
 
 
 def requested(backend: str = "auto") -> str:
