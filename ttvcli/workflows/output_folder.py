@@ -27,17 +27,15 @@ class OutputFolder:
             self._of_source.setdefault(record.get("source_sha256", ""), []).append(record["id"])
 
     @classmethod
-    def open(
-        cls, path: Path, header: Header, *, force: bool, results: str = "*.safetensors"
-    ) -> "OutputFolder":
-        """Take or continue a folder; `results` are the names of the files that `force` deletes.
+    def open(cls, path: Path, header: Header, *, force: bool) -> "OutputFolder":
+        """Take or continue a folder.
 
         Raises:
             UsageError: it holds something else, or was made with other settings and not `force`.
         """
         _check_ours(path, header["kind"])
         if force:
-            _remove_results(path, results)
+            _remove_results(path)
         claim_folder(path, header, force=force)
         return cls(path)
 
@@ -80,11 +78,11 @@ def _check_ours(path: Path, kind: str) -> None:
         )
 
 
-def _remove_results(path: Path, results: str) -> None:
+def _remove_results(path: Path) -> None:
     """Delete what an earlier run made: the manifest first, so that no line outlives its file."""
     manifest = path / MANIFEST_NAME
     if not manifest.exists():
         return
     manifest.unlink()
-    for file in path.glob(results):
+    for file in path.glob("*.safetensors"):
         file.unlink()
