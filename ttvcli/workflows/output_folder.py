@@ -42,17 +42,9 @@ class OutputFolder:
 
     @classmethod
     def open(
-        cls,
-        path: Path,
-        header: Header,
-        *,
-        force: bool,
-        shard: Shard | None = None,
-        results: str = "*.safetensors",
+        cls, path: Path, header: Header, *, force: bool, shard: Shard | None = None
     ) -> "OutputFolder":
         """Take or continue a folder, or a part of it.
-
-        `results` are the names of the files that `force` deletes.
 
         Raises:
             UsageError: it holds something else, or was made with other settings and not `force`.
@@ -60,7 +52,7 @@ class OutputFolder:
         refuse_force(shard, force)
         _check_ours(path, header["kind"])
         if force:
-            _remove_results(path, results)
+            _remove_results(path)
         claim_folder(path, header, force=force)
         return cls(path, shard)
 
@@ -127,12 +119,12 @@ def _check_ours(path: Path, kind: str) -> None:
         )
 
 
-def _remove_results(path: Path, results: str) -> None:
+def _remove_results(path: Path) -> None:
     """Delete what an earlier run made: the manifest first, so that no line outlives its file."""
     manifest = path / MANIFEST_NAME
     if not all_manifests(path):
         return
     manifest.unlink(missing_ok=True)
     remove_parts(path)
-    for file in path.glob(results):
+    for file in path.glob("*.safetensors"):
         file.unlink()

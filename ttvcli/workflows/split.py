@@ -14,7 +14,8 @@ from typing import Any
 
 from ttvcli.artifacts.atomic import replacing, sha256_file, write_json
 from ttvcli.artifacts.lock import only_writer
-from ttvcli.artifacts.schema import header
+from ttvcli.artifacts.manifest import MANIFEST_NAME
+from ttvcli.artifacts.schema import HEADER_NAME, header, read_header
 from ttvcli.core.video.decode import VideoInfo, check_file, open_video, probe
 from ttvcli.core.video.encode import write_video
 from ttvcli.core.video.errors import UnreadableVideo
@@ -105,9 +106,9 @@ def run(config: SplitConfig, progress: Progress = SILENT) -> SplitResult:
     job = prepare(config)
     settings = job.settings()
     with only_writer(config.out):
-        folder = OutputFolder.open(
-            config.out, header("clips", settings), force=config.force, results=_RESULTS
-        )
+        if config.force:
+            _remove_clips(config.out)
+        folder = OutputFolder.open(config.out, header("clips", settings), force=config.force)
         return _Run(job, folder, progress).all()
 
 
@@ -282,6 +283,17 @@ class _Run:
         self.failed.append(
             {"item": source.name, "reason": error.reason_code, "detail": error.detail}
         )
+
+
+def _remove_clips(out: Path) -> None:
+    """Delete what an earlier run made: the manifest first, so that no line outlives its file.
+
+    `prepare` has seen to it that clips in this folder are those of this step.
+    """
+    if (out / HEADER_NAME).is_file() and read_header(out).get("kind") == "clips":
+        (out / MANIFEST_NAME).unlink(missing_ok=True)
+        for clip in out.glob(_RESULTS):
+            clip.unlink()
 
 
 def _headers(job: SplitJob) -> Iterator[VideoInfo]:
