@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,3 +127,29 @@ def test_a_scene_that_fills_two_segments_begins_and_ends_once() -> None:
     source = [{"start": 0, "end": 6, "caption": "x", "scene_start": True, "scene_end": True}]
     found = clip_segments(source, 0, [(0, 3), (3, 6)])
     assert [(s["scene_start"], s["scene_end"]) for s in found] == [(True, False), (False, True)]
+
+
+def test_a_folder_that_may_not_be_listed_is_not_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [source.name for source in find_sources(tmp_path).videos] == ["a.mp4", "closed"]
+
+
+def test_what_a_manifest_drops_is_told_apart(tmp_path: Path) -> None:
+    lines = [{"path": "a.mp4"}, {"path": "b.mp4", "keep": False}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "manifest.jsonl").write_text(text)
+    found = find_sources(tmp_path)
+    assert [source.name for source in found.videos] == ["a.mp4"]
+    assert [source.name for source in found.dropped] == ["b.mp4"]
+    assert found.left_out == 1

@@ -194,7 +194,8 @@ def _from_manifest(manifest: str | Path, folder: Path) -> Sources:
 
 def _walk(root: Path) -> Iterator[Path]:
     seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    closed: list[OSError] = []
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=closed.append):
         found = Path(folder).stat()
         if (found.st_dev, found.st_ino) in seen:  # a link back to a folder above
             folders.clear()
@@ -204,6 +205,9 @@ def _walk(root: Path) -> Iterator[Path]:
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
                 yield Path(folder, name).relative_to(root)
+    for error in closed:  # a folder that may not be listed is reported as one unreadable source
+        if error.filename is not None and Path(error.filename) != root:
+            yield Path(error.filename).relative_to(root)
 
 
 def _overlap(segment: Segment, start: float, end: float) -> float:

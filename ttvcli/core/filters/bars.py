@@ -47,16 +47,16 @@ class BarsMeter:
         if view.time < self._next:
             return
         self._next = view.time + _EVERY
-        luma = view.luma
-        if self._bars is None or self._shape != luma.shape:
-            self._shape, self._bars, self._edges = luma.shape, None, [0.0] * 4
+        if self._bars is None or self._shape != view.shape:
+            self._shape, self._bars, self._edges = view.shape, None, [0.0] * 4
         self._turns = int(view.frame.rotation) // 90 % 4
-        found = [_bar(lines) for lines in _from_edges(luma)]
+        edges = _from_edges(view)
+        found = [_bar(lines) for lines in edges]
         if None in found:  # a plain frame says nothing about bars
             return
         widths = [n for n in found if n is not None]
         self._bars = widths if self._bars is None else list(map(min, self._bars, widths))
-        for side, lines in enumerate(_from_edges(luma)):
+        for side, lines in enumerate(edges):
             self._edges[side] = max(self._edges[side], _edge(lines, self._bars[side]))
 
     def finish(self, clip: Clip) -> Metrics:
@@ -77,9 +77,9 @@ class BarsMeter:
         return {**found, "share": rounded(area, 4)}
 
 
-def _from_edges(luma: np.ndarray) -> tuple[np.ndarray, ...]:
+def _from_edges(view: FrameView) -> tuple[np.ndarray, ...]:
     """The lines of a frame from each edge inwards, thinned out along the line."""
-    rows, columns = luma[:, ::_SKIP], luma[::_SKIP].T
+    rows, columns = view.part(np.s_[:, ::_SKIP]), view.part(np.s_[::_SKIP, :]).T
     return rows, rows[::-1], columns, columns[::-1]
 
 

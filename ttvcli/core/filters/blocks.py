@@ -16,7 +16,7 @@ from ttvcli.core.filters.frame_view import FrameView
 
 _EVERY = 2.0  # seconds between frames looked at
 _KEY = "lavfi.block"
-_LARGEST = 1024  # pixels a side that are looked at, around the centre
+_LARGEST = 512  # pixels a side that are looked at, around the centre
 _DARK = 24  # level up to which a whole line is a bar
 
 
@@ -41,7 +41,7 @@ class BlocksMeter:
         """Look at one frame every two seconds."""
         if view.time < self._next:
             return
-        picture = _inside(view.luma)
+        picture = _inside(view)
         if min(picture.shape) < 32:
             return
         self._next = view.time + _EVERY
@@ -56,22 +56,19 @@ class BlocksMeter:
         return {"blockiness": rounded(self._values.median(), 2)}
 
 
-def blockiness(luma: np.ndarray) -> float | None:
-    """Return the blockiness of uint8 `[H, W]`; None if there is no structure to tell by."""
-    return _blockiness(_graph(luma.shape), luma)
-
-
-def _inside(luma: np.ndarray) -> np.ndarray:
+def _inside(view: FrameView) -> np.ndarray:
     """The middle of a frame without its black bars, whose edge would count as a block's."""
-    rows = luma[:, :: max(luma.shape[1] // 64, 1)].max(axis=1) > _DARK
-    columns = luma[:: max(luma.shape[0] // 64, 1)].max(axis=0) > _DARK
+    height, width = view.shape
+    rows = view.part(np.s_[:, :: max(width // 64, 1)]).max(axis=1) > _DARK
+    columns = view.part(np.s_[:: max(height // 64, 1), :]).max(axis=0) > _DARK
     top, bottom = _first_and_last(rows)
     left, right = _first_and_last(columns)
     high, wide = min(bottom - top, _LARGEST), min(right - left, _LARGEST)
     # The grid stays where it is: blocks begin at multiples of 8 of the stored picture.
     top = -(-(top + (bottom - top - high) // 2) // 16) * 16
     left = -(-(left + (right - left - wide) // 2) // 16) * 16
-    return np.ascontiguousarray(luma[top : min(top + high, bottom), left : min(left + wide, right)])
+    inside = np.s_[top : min(top + high, bottom), left : min(left + wide, right)]
+    return np.ascontiguousarray(view.part(inside))
 
 
 def _first_and_last(lit: np.ndarray) -> tuple[int, int]:

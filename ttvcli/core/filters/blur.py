@@ -5,8 +5,10 @@ the variance of a Laplacian it does not depend on how much there is to see: soft
 sharp subject passes, enlarged footage does not.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +16,9 @@ from ttvcli.core.filters.filter import Clip, Filter, Metrics, Rule, Spread, roun
 from ttvcli.core.filters.frame_view import FrameView
 
 _EVERY = 2.0  # seconds between frames looked at
-_TILE = 256  # pixels, at most
-_CENTRES = ((0.5, 0.5), (0.35, 0.35), (0.65, 0.65))  # where tiles lie, in shares of the frame
+_TILE = 128  # pixels, at most
+# Where tiles lie, in shares of the frame: away from bars, subtitles and watermarks.
+_CENTRES = ((0.5, 0.5), (0.35, 0.3), (0.65, 0.7), (0.35, 0.7), (0.65, 0.3))
 _FINE, _COARSE = 0.25, 0.02  # cycles a pixel
 _LEAST = 4.0  # variance of a tile below which there is nothing to be sharp
 
@@ -25,7 +28,7 @@ class BlurLimits:
     """Thresholds in decibel."""
 
     min: float | None = field(
-        default=-24.0, metadata={"help": "dB of fine detail, at least; enlarged video is below"}
+        default=-25.0, metadata={"help": "dB of fine detail, at least; enlarged video is below"}
     )
 
 
@@ -40,7 +43,7 @@ class BlurMeter:
         """Look at one frame every two seconds."""
         if view.time < self._next:
             return
-        value = fine_detail(view.luma)
+        value = fine_detail(view.shape, view.part)
         if value is not None:  # else a plain frame, and the next one is tried
             self._next = view.time + _EVERY
             self._values.add(value)
@@ -50,15 +53,19 @@ class BlurMeter:
         return {"detail": rounded(self._values.median(), 2)}
 
 
-def fine_detail(luma: np.ndarray) -> float | None:
-    """Return the share of fine detail in uint8 `[H, W]` in dB; None if there is nothing to see."""
-    side = _side(luma.shape)
+def fine_detail(shape: tuple[int, int], part: Callable[[Any], np.ndarray]) -> float | None:
+    """Return the share of fine detail of a frame in dB; None if there is nothing to see.
+
+    Args:
+        shape: (H, W) of the frame.
+        part: gives the luma uint8 of an index of two slices; only a few tiles are asked for.
+    """
+    side = _side(shape)
     window, fine, coarse = _masks(side)
     total_fine = total = 0.0  # summed, so that plain tiles with nothing but rounding do not count
     for y, x in _CENTRES:
-        top = round(y * luma.shape[0]) - side // 2
-        left = round(x * luma.shape[1]) - side // 2
-        tile = luma[top : top + side, left : left + side].astype(np.float32)
+        top, left = round(y * shape[0]) - side // 2, round(x * shape[1]) - side // 2
+        tile = part(np.s_[top : top + side, left : left + side]).astype(np.float32)
         if tile.shape == (side, side) and tile.var() >= _LEAST:
             energy = np.abs(np.fft.rfft2((tile - tile.mean()) * window)) ** 2
             total_fine += float(energy[fine].sum())

@@ -20,7 +20,7 @@ _EVERY, _EVERY_LATER, _LATER = (
     8.0,
 )  # seconds from one look to the next, at first and later
 _LEVELS = 3
-_STEPS = 2  # on each level
+_STEPS = (2, 2, 1)  # on each level, coarsest first
 _BLOCK = 8
 _TEXTURE = 8.0  # mean squared gradient in the weaker direction that a block needs to be followed
 _FARTHEST = 4.0  # pixels that one step may move a block
@@ -112,7 +112,7 @@ def block_flow(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
     """
     flow: np.ndarray | None = None
     kept = np.zeros((0, 0), bool)
-    for a, b in zip(reversed(first), reversed(second), strict=True):
+    for a, b, steps in zip(reversed(first), reversed(second), _STEPS, strict=True):
         rows, columns = a.shape[0] // _BLOCK, a.shape[1] // _BLOCK
         if rows < 1 or columns < 1:
             continue
@@ -121,35 +121,35 @@ def block_flow(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
             if flow is None
             else _finer(flow, rows, columns)
         )
-        for _ in range(_STEPS):
-            flow, kept = _step(a, b, flow)
+        flow, kept = _follow(a, b, flow, steps)
     return flow[:, kept] if flow is not None else np.zeros((2, 0), np.float32)
 
 
-def _step(a: np.ndarray, b: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One step of least squares from where the blocks are now; also which blocks have texture."""
-    rows, columns = flow.shape[1:]
-    high, wide = rows * _BLOCK, columns * _BLOCK
-    fine = flow.repeat(_BLOCK, axis=1).repeat(_BLOCK, axis=2)
-    moved, inside = _sample(b, fine)
+def _follow(
+    a: np.ndarray, b: np.ndarray, flow: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps of least squares from where the blocks are now; also which blocks have texture."""
+    high, wide = flow.shape[1] * _BLOCK, flow.shape[2] * _BLOCK
+    a = a[:high, :wide]
     dy, dx = np.gradient(a)
-    dy, dx = dy[:high, :wide] * inside, dx[:high, :wide] * inside
-    dt = (moved - a[:high, :wide]) * inside
     yy, xx, xy = _sums(dy * dy), _sums(dx * dx), _sums(dx * dy)
-    yt, xt = _sums(dy * dt), _sums(dx * dt)
     determinant = yy * xx - xy * xy
     weaker = (yy + xx) / 2 - np.sqrt(((yy - xx) / 2) ** 2 + xy * xy)
     kept = weaker > _TEXTURE * _BLOCK * _BLOCK
     safe = np.where(kept, determinant, 1.0)
-    move = np.stack([(xy * xt - xx * yt) / safe, (xy * yt - yy * xt) / safe])
-    # Blocks without texture of their own go with the others.
-    common = np.median(move[:, kept], axis=1) if kept.any() else np.zeros(2)
-    move = np.where(kept, np.clip(move, -_FARTHEST, _FARTHEST), common[:, None, None])
-    return (flow + move).astype(np.float32), kept
+    for _ in range(steps):
+        moved = _sample(b, flow.repeat(_BLOCK, axis=1).repeat(_BLOCK, axis=2), a)
+        dt = moved - a
+        yt, xt = _sums(dy * dt), _sums(dx * dt)
+        move = np.stack([xy * xt - xx * yt, xy * yt - yy * xt]) / safe
+        flow = flow + np.clip(move, -_FARTHEST, _FARTHEST) * kept
+    if kept.any() and not kept.all():  # blocks without texture of their own go with the others
+        flow = np.where(kept, flow, np.median(flow[:, kept], axis=1)[:, None, None])
+    return flow.astype(np.float32), kept
 
 
-def _sample(picture: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The picture at the places that `flow` `[2, h, w]` leads to, and which lie in it."""
+def _sample(picture: np.ndarray, flow: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """The picture at the places that `flow` `[2, h, w]` leads to; beyond its edge, `outside`."""
     height, width = picture.shape
     high, wide = flow.shape[1:]
     y = np.arange(high, dtype=np.float32)[:, None] + flow[0]
@@ -160,9 +160,11 @@ def _sample(picture: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarr
     down, right = y - top, x - left
     at = top * width + left
     flat = picture.ravel()
-    upper = flat[at] * (1 - right) + flat[at + 1] * right
-    lower = flat[at + width] * (1 - right) + flat[at + width + 1] * right
-    return upper * (1 - down) + lower * down, inside
+    upper = flat.take(at)
+    upper += (flat.take(at + 1) - upper) * right
+    lower = flat.take(at + width)
+    lower += (flat.take(at + width + 1) - lower) * right
+    return np.where(inside, upper + (lower - upper) * down, outside)
 
 
 def _sums(values: np.ndarray) -> np.ndarray:

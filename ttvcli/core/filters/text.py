@@ -75,7 +75,7 @@ def find_text(picture: np.ndarray) -> np.ndarray:
     """Return which pixels of uint8 RGB `[H, W, 3]` are text, bool `[H, W]`; sides divide by 32."""
     if picture.shape[0] % _STRIDE or picture.shape[1] % _STRIDE:
         raise ValueError(f"sides must divide by {_STRIDE}, got {picture.shape[:2]}")
-    pixels = (picture.astype(np.float32) / 255 - np.float32(_MEAN)) / np.float32(_DEVIATION)
+    pixels = ((picture / 255 - _MEAN) / _DEVIATION).astype(np.float32)
     session = _session()
     name = session.get_inputs()[0].name
     (found,) = session.run(None, {name: pixels.transpose(2, 0, 1)[None]})
