@@ -1,7 +1,8 @@
 """The copy that is kept is the best one, and every dropped video is contained in a kept one."""
 
-from ttvcli.core.filters.duplicate_groups import Quality, choose_best
+from ttvcli.core.filters.duplicate_groups import Quality, choose_best, find_copies
 from ttvcli.core.filters.duplicate_index import Match
+from ttvcli.workflows.bench_data_duplicates import altered, random_videos
 
 HD = Quality(1280 * 720, 0.1, 5.0)
 
@@ -60,3 +61,14 @@ def test_a_ring_of_parts_is_resolved() -> None:
 def test_the_share_and_distance_of_a_dropped_video_are_told() -> None:
     (drop,) = choose_best([HD, Quality(100, 0.1, 5.0)], [match(0, 1, 0.8, 0.9)])
     assert (drop.index, drop.kept, drop.share, drop.distance) == (1, 0, 0.9, 6.0)
+
+
+def test_of_hundreds_of_copies_one_stays_and_every_other_names_it() -> None:
+    (video,) = random_videos(1, seed=0, frames=4)
+    copies = [altered(video, 3, seed=index) for index in range(300)]
+    others = random_videos(20, seed=1, frames=4)
+    qualities = [HD] * 320
+    qualities[217] = Quality(1920 * 1080, 0.1, 5.0)
+    drops = find_copies(copies + others, qualities)
+    assert [drop.index for drop in drops] == [index for index in range(300) if index != 217]
+    assert {drop.kept for drop in drops} == {217}
