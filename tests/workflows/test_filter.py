@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from video_files import make_video, real_video
 
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
-from ttvcli.workflows import filter_measure
+from ttvcli.workflows import filter_job, filter_measure
 from ttvcli.workflows.filter import FilterConfig, plan, run
 from ttvcli.workflows.filter_measure import Task, measure_source
-from ttvcli.workflows.filter_state import key_of, state_path
+from ttvcli.workflows.filter_state import key_of, state_path, thumbnail_path
 from ttvcli.workflows.process_pool import Message
 from ttvcli.workflows.video_sources import find_sources
 
@@ -145,9 +146,7 @@ def test_filtering_again_passes_on_what_was_dropped(tmp_path: Path, filtered: Pa
 
 
 def step_limits(name: str, **values: Any) -> Any:
-    from ttvcli.workflows.filter_job import ALL_FILTERS
-
-    return ALL_FILTERS[name].limits(**values)
+    return filter_job.ALL_FILTERS[name].limits(**values)
 
 
 def test_unknown_fields_and_captions_of_a_manifest_survive(tmp_path: Path, videos: Path) -> None:
@@ -156,6 +155,27 @@ def test_unknown_fields_and_captions_of_a_manifest_survive(tmp_path: Path, video
     run(config(tmp_path / "in.jsonl", tmp_path / "out", **LOOSE), measurer=inline)
     (record,) = read_manifest(tmp_path / "out")
     assert (record["id"], record["caption"], record["stars"]) == ("mine", "red and blue", 5)
+
+
+def test_a_video_that_is_listed_twice_is_one(tmp_path: Path, videos: Path) -> None:
+    line = json.dumps({"path": str(videos / "a.mp4")}) + "\n"
+    (tmp_path / "in.jsonl").write_text(line * 3)
+    result = run(config(tmp_path / "in.jsonl", tmp_path / "out", **LOOSE), measurer=inline)
+    assert (result.videos, result.kept, len(read_manifest(tmp_path / "out"))) == (1, 1, 1)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["listed_again"] == 2
+
+
+def test_no_picture_is_kept_of_what_a_hidden_filter_drops(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = replace(filter_job.ALL_FILTERS["duration"], shown=False)
+    monkeypatch.setitem(filter_job.ALL_FILTERS, "duration", hidden)
+    out, page = tmp_path / "out", tmp_path / "r.html"
+    run(config(videos, out, report=page, **LOOSE), measurer=inline)
+    sources = {source.name: source for source in find_sources(videos).videos}
+    kept = {name for name in sources if thumbnail_path(out, key_of(sources[name])).exists()}
+    assert kept == {"a.mp4", "copy.mp4", "still.mp4", "sub/b.mkv"}
+    assert "Pictures of these are not shown." in page.read_text()
 
 
 def test_the_report_counts(filtered: Path) -> None:

@@ -134,4 +134,3 @@ def main() -> None:
         serve(sys.stdin.buffer, os.fdopen(sink.fileno(), "wb", closefd=False))
     except BrokenPipeError:
         os._exit(0)  # nobody reads any more
-

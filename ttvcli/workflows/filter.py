@@ -6,6 +6,7 @@ each other, and the manifest is written whole. A run that was killed goes on wit
 have no file yet and ends with the bytes of an uninterrupted one.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,7 +200,7 @@ def _measure_all(job: Job, progress: Progress, measurer: Measurer | None) -> int
     check_free_space(job.config.out, needed, "choose another --out, or --set thumbnails=false")
     total = len(job.sources.videos)
     progress.start("measuring", total, "videos", done=total - len(tasks))
-    workers = min(job.workers, len(tasks))
+    workers, frames, began = min(job.workers, len(tasks)), 0, time.monotonic()
     with ProcessPool(measure_source, workers, job.config.patience) as pool:
         for message in (measurer or pool.map)(tasks):
             if message.kind == "beat":
@@ -210,7 +211,9 @@ def _measure_all(job: Job, progress: Progress, measurer: Measurer | None) -> int
             if message.kind in ("crashed", "timeout"):
                 detail = f"exit code {message.value} of the decoder's process"
                 write_failure(message.item, message.kind, detail)
-            progress.advance(1)
+            frames += message.value["frames"] if message.kind == "done" else 0
+            rate = frames / max(time.monotonic() - began, 1e-3)
+            progress.advance(1, frames_per_second=rate)
     progress.finish()
     return len(tasks)
 

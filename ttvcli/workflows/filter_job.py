@@ -7,6 +7,7 @@ from typing import Any
 from ttvcli import catalog
 from ttvcli.core.filters.filter import Filter
 from ttvcli.errors import UsageError, nearest
+from ttvcli.workflows.filter_state import key_of
 from ttvcli.workflows.process_pool import machine_workers
 from ttvcli.workflows.video_sources import Sources, find_sources
 
@@ -72,6 +73,7 @@ class Job:
     sources: Sources
     filters: tuple[Filter, ...]
     workers: int
+    listed_again: int = 0  # lines of a manifest that name a video for a second time
 
     def limits(self, entry: Filter) -> Any:
         """The thresholds of a filter."""
@@ -99,7 +101,11 @@ def prepare(config: FilterConfig) -> Job:
     if config.limit:
         sources = Sources(sources.videos[: config.limit], sources.left_out, sources.dropped)
     _check_apart(config)
-    return Job(config, sources, chosen(config), config.workers or machine_workers())
+    once = {key_of(source): source for source in reversed(sources.videos)}
+    videos = list(reversed(once.values()))
+    again = len(sources.videos) - len(videos)
+    sources = Sources(videos, sources.left_out, sources.dropped)
+    return Job(config, sources, chosen(config), config.workers or machine_workers(), again)
 
 
 def chosen(config: FilterConfig) -> tuple[Filter, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 from ttvcli.artifacts.schema import header
 from ttvcli.core.filters.filter import Candidate, Copy, Finding
 from ttvcli.workflows.filter_job import Job
-from ttvcli.workflows.filter_state import State, key_of, read_state
+from ttvcli.workflows.filter_state import State, key_of, read_state, thumbnail_path
 from ttvcli.workflows.video_sources import Source, clean
 
 Record = dict[str, Any]
@@ -91,7 +91,7 @@ class Verdicts:
         if "failed" in state or "metrics" not in state:
             judged = self._unreadable(source, state.get("failed", {"reason": "crashed"}))
         else:
-            judged = self._judged(source, state)
+            judged = self._judged(source, key, state)
         own = about | judged
         return own | {k: clean(v) for k, v in source.record.items() if k not in own}
 
@@ -103,7 +103,7 @@ class Verdicts:
         verdict = {"keep": False, "verdict": "unreadable", "reasons": [str(finding)], "flags": []}
         return {**verdict, "metrics": {}}
 
-    def _judged(self, source: Source, state: State) -> Record:
+    def _judged(self, source: Source, key: str, state: State) -> Record:
         findings = self._findings(state)
         copy = self.copies.get(source.name)
         if copy is not None:
@@ -116,6 +116,9 @@ class Verdicts:
         self.reasons.update({found.code for found in dropped})
         self.flags.update({found.code for found in flags})
         chosen = {entry.name for entry in self.job.filters}
+        hidden = {entry.name for entry in self.job.filters if not entry.shown}
+        if any(found.filter in hidden for found in dropped):  # no copy of it is kept here
+            thumbnail_path(self.job.config.out, key).unlink(missing_ok=True)
         record: Record = {
             "keep": not dropped,
             "verdict": verdict,
@@ -149,6 +152,7 @@ def make_report(job: Job, verdicts: Verdicts) -> Record:
         "dropped": counts["drop"],
         "unreadable": counts["unreadable"],
         "left_out_by_manifest": job.sources.left_out,
+        "listed_again": job.listed_again,
         "dropped_by_reason": dict(sorted(verdicts.reasons.items())),
         "flagged": dict(sorted(verdicts.flags.items())),
         "skipped": verdicts.failed,

@@ -115,7 +115,9 @@ def _records(records: list[Record]) -> Facts:
     facts: Facts = {"clips": len(records)}
     dropped = [record for record in records if record.get("keep") is False]
     if dropped:
-        reasons = Counter(str(why) for record in dropped for why in record.get("reasons") or ["?"])
+        # "too_short: 1.5 s, the limit is 3 s": the numbers are those of one clip
+        every = (why for record in dropped for why in record.get("reasons") or ["?"])
+        reasons = Counter(str(why).partition(":")[0] for why in every)
         facts |= {"dropped": len(dropped), "reasons": dict(reasons.most_common())}
     seconds = sum(record.get("duration") or 0 for record in records)
     if seconds:

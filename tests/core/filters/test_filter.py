@@ -1,5 +1,6 @@
 """The contract of filters, over the whole table: rules, findings, comparisons, statistics."""
 
+import tracemalloc
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def test_measuring_twice_gives_the_same_numbers(tmp_path: Path) -> None:
     path = make_video(tmp_path / "v.mp4", frames=30)
     default = [entry for entry in FILTERS.values() if entry.default]
     assert measure(path, default).metrics == measure(path, default).metrics
+
+
+def test_the_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
+    default = [entry for entry in FILTERS.values() if entry.default]
+
+    def peak(frames: int) -> int:
+        path = make_video(tmp_path / f"{frames}.mp4", frames=frames, size=(320, 180), fps=24)
+        measure(path, default)  # imports and tables that stay
+        tracemalloc.start()
+        measure(path, default, thumbnails=True)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(480) < 1.3 * peak(96)
 
 
 def test_a_single_frame_is_measured(tmp_path: Path) -> None:
