@@ -1,6 +1,7 @@
 """Decoding ahead in processes: the same events as without, whatever becomes of a process."""
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from worker_tasks import Count, Crash, Hang, ProcessOf
 
 from ttvcli.core.video.clip_stream import Broken, Frames
+from ttvcli.errors import WorkFailed
 from ttvcli.workflows import decode_pool
 from ttvcli.workflows.decode_pool import Inline, Pool, open_decoder, worker_count
 
@@ -76,3 +78,11 @@ def test_workers_suit_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
             decode_pool.os, "sched_getaffinity", lambda pid, n=cores: set(range(n)), raising=False
         )
         assert (worker_count(on_gpu=False), worker_count(on_gpu=True)) == (cpu, gpu)
+
+
+def test_processes_that_cannot_start_are_an_error_of_no_video(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode_pool, "_COMMAND", [sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(WorkFailed, match="code 3"):
+        drain(Pool([Count(1)], workers=1))  # type: ignore[list-item]

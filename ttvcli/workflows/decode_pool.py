@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ttvcli.core.video.clip_stream import Broken, Frames
+from ttvcli.errors import WorkFailed
 from ttvcli.workflows.decode_worker import Done, Task, read_event
 
 AHEAD_BYTES = 64 << 20  # a clip of 49 frames in 720x480 has 51 MB
@@ -227,12 +228,15 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._stopped = False
+        self._greeted = False
 
     def events(self, task: Task) -> Iterator[Any]:
         """Yield the events of a task; `Broken` if the process does not survive it."""
         process = self._running()
         if process is None:
             return
+        if not self._greeted:
+            self._greet(process)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -242,7 +246,7 @@ class _Worker:
                 yield event
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             code = _ended(process)
-            self._process = None
+            self._process, self._greeted = None, False
             yield _cause(code, task.patience)
 
     def stop(self) -> None:
@@ -257,6 +261,19 @@ class _Worker:
                 if pipe is not None:
                     with suppress(OSError):
                         pipe.close()
+
+    def _greet(self, process: "subprocess.Popen[bytes]") -> None:
+        """Wait until the process has started: if it cannot, that is no fault of any video."""
+        assert process.stdout is not None
+        try:
+            read_event(process.stdout)
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            raise WorkFailed(
+                f"a process to decode in cannot be started, it ends with code {_ended(process)}",
+                where=" ".join(_COMMAND),
+                fix="what it wrote is above; `ttv doctor` checks the packages",
+            ) from None
+        self._greeted = True
 
     def _running(self) -> "subprocess.Popen[bytes] | None":
         with self._lock:

@@ -72,7 +72,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Done:
-    """No event of this task follows."""
+    """No event of this task follows; before the first one: ready for it."""
 
 
 def write_event(sink: BinaryIO, event: Any) -> None:
@@ -102,7 +102,8 @@ def read_event(source: IO[bytes]) -> Any:
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """Do tasks until there are no more."""
+    """Say that this process has started, then do tasks until there are no more."""
+    write_event(sink, Done())
     while True:
         try:
             task: Task = pickle.load(source)

@@ -31,7 +31,8 @@ class OutputFolder:
     def __init__(self, path: Path, shard: Shard | None = None) -> None:
         self.path = path
         self.manifest = path / manifest_name(shard)
-        self._writer = ManifestWriter(self.manifest)
+        # A manifest is begun with its first line: to look must not make one.
+        self._writer = ManifestWriter(self.manifest) if self.manifest.exists() else None
         self.done: dict[str, dict[str, Any]] = {}
         for manifest in [*all_manifests(path), self.manifest]:
             self.done |= {record["id"]: record for record in _records(manifest)}
@@ -58,6 +59,8 @@ class OutputFolder:
 
     def add(self, record: dict[str, Any]) -> None:
         """Record a finished item, whose file is already in place."""
+        if self._writer is None:
+            self._writer = ManifestWriter(self.manifest)
         self._writer.append(record)
         self.done[record["id"]] = record
         self.own.add(record["id"])
@@ -89,7 +92,7 @@ class OutputFolder:
     def _write(self, records: list[dict[str, Any]]) -> None:
         """Replace the manifest, if that changes it."""
         lines = "".join(to_line(record) + "\n" for record in records)
-        if self.manifest.read_bytes() != lines.encode():
+        if not self.manifest.exists() or self.manifest.read_bytes() != lines.encode():
             write_manifest(self.manifest, records)
 
 

@@ -131,7 +131,7 @@ class ClipReader:
         while left:
             chunk: np.ndarray | None = None
             count = 0
-            before: P | None = None
+            before: object = None
             for picture in islice(self._pictures, length):
                 if picture is before and chunk is not None:  # repeated: converted once
                     chunk[count] = chunk[count - 1]

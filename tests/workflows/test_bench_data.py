@@ -1,0 +1,134 @@
+"""`ttv bench data`: nothing is timed that was not compared, and what cannot run is named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from video_files import make_video
+
+from ttvcli.errors import UsageError, WorkFailed
+from ttvcli.workflows import bench_data, bench_readers
+from ttvcli.workflows.bench_data import BenchDataConfig, compare, plan, run
+from ttvcli.workflows.bench_readers import SIDES, Reading, measure_reading
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 frames of 96x64, which clips of 8k + 1 frames do not fill."""
+    folder = tmp_path_factory.mktemp("video")
+    return make_video(folder / "a.mp4", size=(96, 64), fps=16, frames=36)
+
+
+def here(reading: Reading) -> dict[str, Any]:
+    """`bench_data.read` without a process of its own."""
+    return measure_reading(reading)
+
+
+def reading(video: Path, side: str, **changes: Any) -> Reading:
+    return Reading(**{"side": side, "paths": [str(video)], "width": 48, "height": 32, **changes})
+
+
+def kept(video: Path, side: str, tmp_path: Path) -> np.ndarray:
+    path = tmp_path / f"{side}.npy"
+    measure_reading(reading(video, side, threads=1, keep=str(path), kept=(0, 17, 35)))
+    return np.load(path)
+
+
+def test_our_side_leaves_out_no_frame_and_gives_those_of_pyav(video: Path, tmp_path: Path) -> None:
+    ours, bare = kept(video, "ttv", tmp_path), kept(video, "pyav", tmp_path)
+    assert ours.shape == bare.shape == (3, 32, 48, 3)
+    assert np.abs(ours.astype(int) - bare).mean() < 2
+    assert np.abs(ours[0].astype(int) - ours[2]).mean() > 0
+
+
+@pytest.mark.parametrize("side", ["ttv", "pyav", "pyav-decode"])
+def test_every_side_reads_all_frames(video: Path, side: str) -> None:
+    found = measure_reading(reading(video, side, threads=1))
+    assert found["frames"] == 36
+    assert found["seconds"] > 0
+    assert found["peak_rss_mb"] > 10
+
+
+def test_rows_are_those_asked_for_with_ours_first(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(asked: Reading) -> dict[str, Any] | str:
+        return "no such library" if asked.side in ("opencv", "torchcodec") else here(asked)
+
+    monkeypatch.setattr(bench_data, "read", read)
+    out = tmp_path / "rows.jsonl"
+    asked = BenchDataConfig(
+        source=str(video), rows="encode", size="48x32", threads="1", repeats=2, out=out
+    )
+    result = run(asked)
+    assert [row["side"] for row in result.rows] == ["ttv", "pyav", "opencv", "torchcodec"]
+    assert result.rows == [json.loads(line) for line in out.read_text().splitlines()]
+    ours, bare, missing, _ = result.rows
+    assert missing["not_run"] == "no such library"
+    assert ours["ratio_against"] == ours["cpu_ratio_against"] == "pyav"
+    assert min(ours["ratio"], ours["cpu_ratio"]) > 0
+    assert "ratio" not in bare
+    assert bare["difference"] < 4
+    assert {"repeats", "peak_rss_mb", "device_name", "date", "versions"} <= ours.keys()
+    assert len(result.table) == 4
+
+
+def test_the_ratio_is_the_rate_beside_the_quickest_bare_reader() -> None:
+    def runs(*seconds: float) -> list[dict[str, Any]]:
+        return [{"frames": 100, "seconds": s, "cpu_seconds": 2 * s} for s in seconds]
+
+    times = {"own": runs(1, 2, 9), "slow": runs(4), "quick": runs(1, 1, 5), "absent": []}
+    found = bench_data._beside(times, ["slow", "quick"], "own")
+    assert (found["ratio"], found["ratio_against"]) == (0.5, "quick")
+    assert found["cpu_ratio"] == 0.5
+
+
+def test_other_frames_are_not_timed(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inverted(asked: Reading) -> Any:
+        return (255 - frame for frame in bench_readers.pyav(asked))
+
+    monkeypatch.setattr(bench_data, "read", here)
+    monkeypatch.setitem(SIDES, "pyav", replace(SIDES["pyav"], read=inverted))
+    own = reading(video, "ttv", threads=1)
+    with pytest.raises(WorkFailed, match="pyav: frames are"):
+        compare({"ttv": own, "pyav": replace(own, side="pyav")}, tmp_path)
+
+
+def test_growth_of_the_duplicate_search_is_a_row() -> None:
+    (small, large) = run(BenchDataConfig(rows="duplicates", clips="100,200")).rows
+    assert (small["clips"], large["clips"]) == (100, 200)
+    assert small["found"] == small["copies"] == 1
+    assert large["growth"] is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rows": "encod"}, "no row 'encod'"),
+        ({"threads": "1,x"}, "threads: 'x'"),
+        ({"clips": "0"}, "clips: '0'"),
+        ({"repeats": 0}, "repeats must be at least 1"),
+    ],
+)
+def test_wrong_settings_are_named(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        BenchDataConfig(**changes)
+
+
+def test_the_plan_names_every_row() -> None:
+    names = [name for name, _ in plan(BenchDataConfig()).items]
+    assert names[:3] == [f"row {name}" for name in bench_data.ROWS]
+
+
+@pytest.mark.slow
+def test_a_drawn_film_is_read_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_data, "_FILM", (128, 96, 24, 48))
+    rows = run(BenchDataConfig(rows="encode", size="48x32", threads="1,2", repeats=1)).rows
+    ours = [row for row in rows if row["side"] == "ttv"]
+    assert [row["threads"] for row in ours] == [1, 2]
+    assert ours[1]["peak_rss_mb_worker"] > 10
