@@ -189,7 +189,8 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
     with pytest.raises(Stopped):
         run(config(videos, out))
     monkeypatch.undo()
-    assert len(read_manifest(out)) == after
+    begun = (out / "manifest.jsonl").exists()  # with its first line
+    assert len(read_manifest(out) if begun else []) == after
     with (out / "manifest.jsonl").open("a") as file:
         file.write('{"id": "torn')
     result = run(config(videos, out))
@@ -402,7 +403,7 @@ def test_a_disk_that_fills_up_leaves_whole_clips_only_and_the_run_goes_on_later(
     real = split.write_video
 
     def full(path: Path, *args: Any, **named: Any) -> int:
-        if read_manifest(tmp_path / "out"):
+        if (tmp_path / "out" / "manifest.jsonl").exists():
             path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return real(path, *args, **named)
