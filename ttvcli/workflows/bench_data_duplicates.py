@@ -179,7 +179,9 @@ def recall_rows(
             "copies": len(pairs),
             "found": len(hits),
             "recall": round(len(hits) / len(pairs), 3),
-            "least_share": round(min(_share(videos, *pair, frame_limit) for pair in pairs), 2),
+            "least_share": round(
+                min(_share(videos, pair[0], pair[1], frame_limit) for pair in pairs), 2
+            ),
         }
     different = sum(
         one.source != other.source for i, one in enumerate(labelled) for other in labelled[:i]
