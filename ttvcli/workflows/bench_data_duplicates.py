@@ -32,11 +32,13 @@ from ttvcli.workflows.duplicate_copies import (
     SOURCE,
     Alteration,
     Excerpt,
+    read_excerpt,
     write_copy,
 )
 
 SIZES = (1_000, 10_000, 100_000)
 CLIP_WINDOWS = 11  # of 3 seconds
+EXCERPT = 2.0  # seconds
 PLANTED = 0.01  # of the clips are copies of others
 
 
@@ -100,6 +102,30 @@ def growth_rows(sizes: Sequence[int] = SIZES, *, bits: int = 16) -> Iterator[dic
         before = size, cpu
 
 
+def duplicate_rows(
+    sources: Sequence[Path],
+    folder: Path,
+    *,
+    sizes: Sequence[int] = SIZES,
+    seconds: float = EXCERPT,
+) -> Iterator[dict[str, Any]]:
+    """All rows: growth at `sizes`, then precision and recall on copies of two parts of each video.
+
+    Args:
+        sources: videos that show different things; they are opened for reading only.
+        folder: for the copies, of which one exists at a time.
+        sizes: clips to search among.
+        seconds: length of a part.
+    """
+    yield from growth_rows(sizes)
+    excerpts = (
+        (f"{path.name} {start:g} s", read_excerpt(path, start, start + seconds))
+        for path in sources
+        for start in (0.0, seconds)
+    )
+    yield from recall_rows(list(label_copies(excerpts, folder)))
+
+
 def hash_video(path: str | Path) -> VideoHashes:
     """Decode a video and make its record, as the filter does."""
     hasher = FrameHasher()
@@ -153,7 +179,9 @@ def recall_rows(
             "copies": len(pairs),
             "found": len(hits),
             "recall": round(len(hits) / len(pairs), 3),
-            "least_share": round(min(_share(videos, *pair, frame_limit) for pair in pairs), 2),
+            "least_share": round(
+                min(_share(videos, pair[0], pair[1], frame_limit) for pair in pairs), 2
+            ),
         }
     different = sum(
         one.source != other.source for i, one in enumerate(labelled) for other in labelled[:i]

@@ -104,11 +104,8 @@ def find_copies(
             video, kept = judged[drop.index], judged[drop.kept]
             dropped[video] = Dropped(video, kept, drop.share, drop.distance)
         judged = sorted({judged[drop.kept] for drop in drops})
-    return [
-        drop
-        for video in sorted(dropped)
-        if (drop := _final(videos, dropped, video, frame_limit, share))
-    ]
+    finals = (_final(videos, dropped, video, frame_limit, share) for video in sorted(dropped))
+    return [final for final in finals if final is not None]
 
 
 def _final(

@@ -39,7 +39,7 @@ _BUFFERED = 24  # windows by which bars are found before the first is hashed
 _MOST_COUNT = np.iinfo(np.uint16).max
 _LONGEST_HOLD = 240  # blocks that one picture stands for
 
-Picture = NDArray[np.float32]
+Picture = NDArray[Any]  # float32 [H, W]
 
 
 @dataclass(frozen=True)
