@@ -62,7 +62,9 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 def test_a_signal_ends_a_step_with_130_and_no_traceback(number: signal.Signals) -> None:
     # Standard input that never ends keeps the command waiting.
     code = (
-        "import sys\n"
+        "import signal, sys\n"
+        # A shell starts what runs in its background with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ttvcli.cli import main as m\n"
         "def wait(*a, **k):\n"
         "    print('ready', flush=True)\n"

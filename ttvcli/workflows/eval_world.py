@@ -249,7 +249,8 @@ def _truth(
     total = config.prompts
     progress.start("reconstructing the truth", total=total, unit="clips", done=len(entries))
     for index in range(len(entries), config.prompts):
-        scene = sample_scene(np.random.default_rng((config.seed, index)), "heldout", objects=1)
+        rng = np.random.default_rng((config.seed, index))
+        scene = sample_scene(rng, "heldout", objects=1, paths="fixed")
         asked = parse(scene.segments[0].caption)
         assert asked is not None  # captions of the world are in its grammar
         frames = render_clip(scene, request.height)

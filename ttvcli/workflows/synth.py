@@ -49,6 +49,10 @@ class SynthConfig:
     objects: int = field(
         default=0, metadata={"help": "objects of a clip: 1, 2, or 0 for a mixture of both"}
     )
+    paths: Literal["free", "fixed"] = field(
+        default="free",
+        metadata={"help": "fixed: one object has one size and few paths, sooner learnt"},
+    )
     crf: int = field(default=10, metadata={"help": "quality of the H.264 files, 0 is lossless"})
     seed: int = field(default=42, metadata={"help": "seed of all clips"})
     force: bool = field(
@@ -68,6 +72,8 @@ class SynthConfig:
             raise ValueError(f"split must be train, heldout or all, got {self.split!r}")
         if self.objects not in (0, 1, 2):
             raise ValueError(f"objects must be 0, 1 or 2, got {self.objects}")
+        if self.paths not in ("free", "fixed"):
+            raise ValueError(f"paths must be free or fixed, got {self.paths!r}")
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be 0 to 51, got {self.crf}")
         if self.seed < 0:
@@ -113,6 +119,7 @@ def plan(config: SynthConfig) -> Plan:
             ("size", f"{config.size}x{config.size}"),
             ("fps", config.fps),
             ("split", config.split),
+            ("paths", config.paths),
         ],
         bytes={"disk": disk},
         eta_seconds=frames * (_SECONDS_PER_FRAME + _SECONDS_PER_PIXEL * pixels),
@@ -126,7 +133,7 @@ def run(config: SynthConfig, progress: Progress = SILENT) -> SynthResult:
     # `clips` is not among the settings: a folder may be made larger.
     settings = {
         name: getattr(config, name)
-        for name in ("seconds", "size", "fps", "split", "objects", "crf", "seed")
+        for name in ("seconds", "size", "fps", "split", "objects", "paths", "crf", "seed")
     }
     made = skipped = 0
     with only_writer(config.out), stop_on_signal() as stop:
@@ -158,7 +165,7 @@ def run(config: SynthConfig, progress: Progress = SILENT) -> SynthResult:
 def clip_scene(config: SynthConfig, index: int) -> Scene:
     """Return the scene of one clip: it depends on the seed, the index and what may be in it."""
     rng = np.random.default_rng([config.seed, index])
-    return sample_scene(rng, config.split, config.seconds, config.objects or None)
+    return sample_scene(rng, config.split, config.seconds, config.objects or None, config.paths)
 
 
 def _make_clip(config: SynthConfig, index: int, writer: ManifestWriter) -> bool:

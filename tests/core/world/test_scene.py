@@ -1,11 +1,13 @@
 """Scenes are exact ground truth: they survive JSON, move as named and stay continuous."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from ttvcli.core.world.sampling import MIN_ORBIT, MIN_TRAVEL, sample_scene
+from ttvcli.core.world.fixed_paths import paths_of
+from ttvcli.core.world.sampling import MARGIN, MIN_ORBIT, MIN_TRAVEL, PATHS, sample_scene
 from ttvcli.core.world.scene import SEGMENT_FRAMES, Scene, Segment, WorldObject, track
 from ttvcli.core.world.vocabulary import MOTIONS, held_out
 
@@ -120,11 +122,40 @@ def test_an_object_that_leaves_is_out_of_sight_at_the_end():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"split": "test"}, {"seconds": 4}, {"seconds": 0}, {"objects": 3}]
+    "settings",
+    [{"split": "test"}, {"paths": "few"}, {"seconds": 4}, {"seconds": 0}, {"objects": 3}],
 )
 def test_impossible_requests_are_refused(settings):
     with pytest.raises(ValueError, match=str(next(iter(settings.values())))):
         sample_scene(np.random.default_rng(0), **settings)
+
+
+def test_fixed_paths_are_few_and_stay_inside():
+    one = {"objects": 1, "paths": "fixed", "split": "all"}
+    many = scenes(400, **one)
+    assert {s.segments[0].objects[0].motion for s in many} == set(MOTIONS)
+    for scene in many:
+        x, y, radius, _ = np.moveaxis(track(scene), -1, 0)
+        assert (np.minimum(x, y) - radius >= MARGIN).all()
+        assert (np.maximum(x, y) + radius <= 1 - MARGIN).all()
+    different = {track(scene).round(6).tobytes() for scene in many}
+    assert len(different) == sum(len(paths_of(motion)) for motion in MOTIONS) == 34
+
+
+def test_long_clips_on_fixed_paths_go_on_where_they_were():
+    for scene in scenes(10, seconds=63, objects=1, paths="fixed"):
+        for before, after in pairwise(scene.segments):
+            if after.scene_start or not (before.objects and after.objects):
+                continue
+            last, first = before.objects[0], after.objects[0]
+            if last.event != "leave":
+                assert np.allclose(last.end(), (first.x, first.y, first.radius), atol=1e-3)
+
+
+def test_two_objects_move_freely_whatever_the_paths():
+    rngs = np.random.default_rng(4), np.random.default_rng(4)
+    free, fixed = (sample_scene(r, objects=2, paths=p) for r, p in zip(rngs, PATHS, strict=True))
+    assert free == fixed
 
 
 def test_unknown_names_cannot_enter_a_scene():

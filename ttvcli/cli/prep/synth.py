@@ -45,6 +45,14 @@ def register(app: typer.Typer) -> None:
         objects: Annotated[
             int | None, typer.Option("--objects", help="Objects of a clip: 1, 2, or 0 for both.")
         ] = None,
+        paths: Annotated[
+            str | None,
+            typer.Option(
+                "--paths",
+                metavar="free|fixed",
+                help="fixed: one object has one size and few paths, sooner learnt.",
+            ),
+        ] = None,
         crf: Annotated[
             int | None, typer.Option("--crf", help="Quality of the H.264 files, 0 is lossless.")
         ] = None,
@@ -78,6 +86,7 @@ def register(app: typer.Typer) -> None:
             "fps": fps,
             "split": split,
             "objects": objects,
+            "paths": paths,
             "crf": crf,
             "seed": seed,
             "force": force,

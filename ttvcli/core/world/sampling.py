@@ -1,22 +1,25 @@
 """Draw random scenes: what is in them, where, and how it moves, so that nothing collides.
 
 Motions are proposed at random and kept when the object stays inside the frame and clear of the
-others; within a scene each segment starts where the last one ended.
+others; within a scene each segment starts where the last one ended. With fixed paths an object that
+is alone takes one of a few paths instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ttvcli.core.world.fixed_paths import PLACES, paths_of
 from ttvcli.core.world.grammar import describe
 from ttvcli.core.world.scene import SEGMENT_SECONDS, Scene, Segment, WorldObject
 from ttvcli.core.world.vocabulary import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, held_out
 
 SPLITS = ("train", "heldout", "all")
+PATHS = ("free", "fixed")
 TWO_OBJECTS_SHARE = 0.15
 MARGIN = 0.015  # kept free between an object and the border
 BEYOND = 0.04  # between the border and an object that left, so that its last frame is empty
@@ -32,16 +35,32 @@ _TRIES = 40
 _PLACES = 8
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """What may be drawn: the combinations of a split, and whether on fixed paths."""
+
+    split: str
+    fixed: bool
+
+    def allow(self, item: WorldObject, motion: str) -> bool:
+        if self.split == "all":
+            return True
+        return held_out(item.shape, item.colour, motion) == (self.split == "heldout")
+
+
 def sample_scene(
     rng: np.random.Generator,
     split: str = "train",
     seconds: int = SEGMENT_SECONDS,
     objects: int | None = None,
+    paths: str = "free",
 ) -> Scene:
     """Draw a captioned clip of `seconds` (a multiple of 3) with one or two objects.
 
     "train" holds no held-out combination; in "heldout" every combination is held out and each
-    segment is a scene of its own. `objects=None` mixes one (85 %) and two (15 %).
+    segment is a scene of its own. `objects=None` mixes one (85 %) and two (15 %). With "fixed"
+    paths an object that is alone has one size, starts at one of nine places, and takes one of the
+    paths of `fixed_paths`; two objects move freely.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
@@ -49,7 +68,10 @@ def sample_scene(
         raise ValueError(f"{seconds} s is not a positive multiple of {SEGMENT_SECONDS} s")
     if objects not in (None, 1, 2):
         raise ValueError(f"{objects} objects asked for; a scene has 1 or 2")
+    if paths not in PATHS:
+        raise ValueError(f"paths {paths!r} is not one of {', '.join(PATHS)}")
     count = objects or (2 if rng.random() < TWO_OBJECTS_SHARE else 1)
+    rules = _Rules(split, fixed=paths == "fixed" and count == 1)
     remaining = seconds // SEGMENT_SECONDS
     segments: list[Segment] = []
     cast: list[WorldObject] = []
@@ -60,7 +82,7 @@ def sample_scene(
         if not cast or split == "heldout" or rng.random() < 0.5:
             first = 1 + max((item.identity for item in cast), default=-1)
             cast = _cast(rng, count, first)
-        scene = _film(rng, split, cast, background, length)
+        scene = _film(rng, rules, cast, background, length)
         segments.extend(scene)
         remaining -= len(scene)
     return Scene(tuple(segments))
@@ -77,19 +99,19 @@ def _cast(rng: np.random.Generator, count: int, first: int) -> list[WorldObject]
 
 def _film(
     rng: np.random.Generator,
-    split: str,
+    rules: _Rules,
     cast: Sequence[WorldObject],
     background: str,
     length: int,
 ) -> list[Segment]:
     """Play one scene of `length` segments, or fewer when the cast gets in its own way."""
-    opening = _opening(rng, split, cast)
+    opening = _opening(rng, rules, cast)
     while opening is None:
-        opening = _opening(rng, split, cast)
+        opening = _opening(rng, rules, cast)
     takes = [opening]
     away: dict[int, WorldObject] = {}
     for number in range(1, length):
-        take = _continue(rng, split, takes[-1], away, last=number == length - 1)
+        take = _continue(rng, rules, takes[-1], away, last=number == length - 1)
         if take is None:
             break
         takes.append(take)
@@ -106,18 +128,18 @@ def _film(
 
 
 def _opening(
-    rng: np.random.Generator, split: str, cast: Sequence[WorldObject]
+    rng: np.random.Generator, rules: _Rules, cast: Sequence[WorldObject]
 ) -> list[WorldObject] | None:
     """Place the cast and give each member a first motion."""
     # Chosen once: choosing again after each failure would favour motions that need little room.
-    motions = [_motion(rng, split, item) for item in cast]
+    motions = [_motion(rng, rules, item) for item in cast]
     for _ in range(_TRIES):
         side_by_side = rng.random() < 0.5
         flip = int(rng.random() < 0.5)
         take: list[WorldObject] = []
         for number, (item, motion) in enumerate(zip(cast, motions, strict=True)):
             half = None if len(cast) == 1 else (side_by_side, (number + flip) % 2)
-            moving = _start(rng, item, motion, half)
+            moving = _start(rng, rules, item, motion, half)
             if moving is None or _collides(moving, take):
                 break
             take.append(moving)
@@ -128,11 +150,17 @@ def _opening(
 
 def _start(
     rng: np.random.Generator,
+    rules: _Rules,
     item: WorldObject,
     motion: str,
     half: tuple[bool, int] | None,
 ) -> WorldObject | None:
     """Put an object somewhere from where it can make its motion."""
+    if rules.fixed:
+        paths = paths_of(motion)
+        path = paths[rng.integers(len(paths))]
+        placed = replace(item, x=path.x, y=path.y, radius=path.radius)
+        return _act(placed, motion, path.numbers)
     low, high = RADIUS if half is None else PAIR_RADIUS
     for _ in range(_PLACES):
         radius = _uniform(rng, low, high)
@@ -160,7 +188,7 @@ def _room(inset: float, sign: int) -> tuple[float, float]:
 
 def _continue(
     rng: np.random.Generator,
-    split: str,
+    rules: _Rules,
     before: Sequence[WorldObject],
     away: dict[int, WorldObject],
     *,
@@ -173,7 +201,7 @@ def _continue(
         take: list[WorldObject] = []
         waiting = dict(away)
         for item in present:
-            moving = _next(rng, split, item, may_leave=not last and not away)
+            moving = _next(rng, rules, item, may_leave=not last and not away)
             if moving is None or _collides(moving, take):
                 break
             take.append(moving)
@@ -181,7 +209,7 @@ def _continue(
             continue
         for item in away.values():
             if last or rng.random() < 0.6:
-                moving = _return(rng, split, item)
+                moving = _return(rng, rules, item)
                 if moving is not None and not _collides(moving, take):
                     take.append(moving)
                     del waiting[item.identity]
@@ -192,15 +220,19 @@ def _continue(
 
 
 def _next(
-    rng: np.random.Generator, split: str, item: WorldObject, *, may_leave: bool
+    rng: np.random.Generator, rules: _Rules, item: WorldObject, *, may_leave: bool
 ) -> WorldObject | None:
     x, y, radius = item.end()
     here = replace(item, x=x, y=y, radius=radius, event="")
     if may_leave and radius >= MIN_MOVING_RADIUS and rng.random() < 0.3:
         motion = str(rng.choice(tuple(_DIRECTIONS)))
-        if _allowed(split, item, motion):
+        if rules.allow(item, motion):
             return _leave(rng, here, motion)
-    return _move(rng, here, _motion(rng, split, item))
+    motion = _motion(rng, rules, item)
+    if rules.fixed:
+        paths = [path for path in paths_of(motion) if path.starts_at(x, y, radius)]
+        return _act(here, motion, paths[rng.integers(len(paths))].numbers) if paths else None
+    return _move(rng, here, motion)
 
 
 def _leave(rng: np.random.Generator, here: WorldObject, motion: str) -> WorldObject:
@@ -211,10 +243,10 @@ def _leave(rng: np.random.Generator, here: WorldObject, motion: str) -> WorldObj
     return _act(here, motion, {"dx": dx, "dy": dy}, "leave")
 
 
-def _return(rng: np.random.Generator, split: str, item: WorldObject) -> WorldObject | None:
+def _return(rng: np.random.Generator, rules: _Rules, item: WorldObject) -> WorldObject | None:
     """Come back from the side where the object left, the other way round."""
     motion = {"left": "right", "right": "left", "up": "down", "down": "up"}[item.motion]
-    if not _allowed(split, item, motion):
+    if not rules.allow(item, motion):
         # The mirrored combination is held out: come in from the opposite side instead.
         motion = item.motion
     x, y, radius = item.end()
@@ -224,7 +256,10 @@ def _return(rng: np.random.Generator, split: str, item: WorldObject) -> WorldObj
         x = -beyond if sign_x > 0 else 1 + beyond
     else:
         y = -beyond if sign_y > 0 else 1 + beyond
-    deep = beyond + radius + MARGIN + rng.random() * max(0.0, 1 - 2 * (radius + MARGIN))
+    if rules.fixed:
+        deep = beyond + PLACES[rng.integers(len(PLACES))]
+    else:
+        deep = beyond + radius + MARGIN + rng.random() * max(0.0, 1 - 2 * (radius + MARGIN))
     here = replace(item, x=x, y=y, radius=radius)
     dx, dy = round(sign_x * deep, 4), round(sign_y * deep, 4)
     return _act(here, motion, {"dx": dx, "dy": dy}, "return")
@@ -276,14 +311,10 @@ def _collides(moving: WorldObject, others: Sequence[WorldObject]) -> bool:
     return False
 
 
-def _motion(rng: np.random.Generator, split: str, item: WorldObject) -> str:
+def _motion(rng: np.random.Generator, rules: _Rules, item: WorldObject) -> str:
     # Never empty: of the nine motions of a shape and colour one or two are held out.
-    allowed = [motion for motion in MOTIONS if _allowed(split, item, motion)]
+    allowed = [motion for motion in MOTIONS if rules.allow(item, motion)]
     return allowed[rng.integers(len(allowed))]
-
-
-def _allowed(split: str, item: WorldObject, motion: str) -> bool:
-    return split == "all" or held_out(item.shape, item.colour, motion) == (split == "heldout")
 
 
 def _act(item: WorldObject, motion: str, numbers: dict[str, Any], event: str = "") -> WorldObject:
