@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,28 @@ def ttv(reading: Reading) -> Iterator[Frame]:
     One thread is this process; with more, as many processes decode ahead of it.
     """
     from ttvcli.core.video.clip_stream import Frames
-    from ttvcli.core.video.decode import probe
     from ttvcli.workflows.decode_pool import open_decoder
-    from ttvcli.workflows.decode_worker import DecodeTask
 
-    tasks = []
-    for path in reading.paths:
-        info = probe(path)
-        fps = info.fps or Fraction(24)
-        total = round((info.duration or 1) * fps)
-        # The length of clip that leaves out fewest frames, as the others leave out none.
-        frames = min(range(9, min(max(total, 9), 97) + 1, 8), key=lambda f: (total % f, -f))
-        tasks.append(DecodeTask(Path(path), (reading.width, reading.height), fps, frames))
+    tasks = [_task(path, reading.width, reading.height) for path in reading.paths]
     with open_decoder(tasks, 0 if reading.threads == 1 else reading.threads) as decoder:
         while (stream := decoder.ready()) is not None:
             event = stream.take()
             if isinstance(event, Frames):
                 yield from event.pictures
+
+
+@cache
+def _task(path: str, width: int, height: int) -> Any:
+    """What `prep encode` would decode of a video, once it has looked at it."""
+    from ttvcli.core.video.decode import probe
+    from ttvcli.workflows.decode_worker import DecodeTask
+
+    info = probe(path)
+    fps = info.fps or Fraction(24)
+    total = round((info.duration or 1) * fps)
+    # The length of clip that leaves out fewest frames, as the others leave out none.
+    frames = min(range(9, min(max(total, 9), 97) + 1, 8), key=lambda f: (total % f, -f))
+    return DecodeTask(Path(path), (width, height), fps, frames)
 
 
 def filters(reading: Reading) -> Iterator[Frame]:
@@ -160,6 +166,10 @@ def measure_reading(reading: Reading) -> dict[str, Any]:
     """Read everything: frames, wall and CPU seconds, and the most memory of any process."""
     kept: list[np.ndarray] = []
     count = 0
+    for _ in SIDES[reading.side].read(replace(reading, paths=[])):  # imports what it needs
+        pass
+    for path in reading.paths if reading.side == "ttv" else ():
+        _task(path, reading.width, reading.height)
     wall, cpu = time.perf_counter(), _cpu()
     for frame in SIDES[reading.side].read(reading):
         if reading.keep and count in reading.kept:

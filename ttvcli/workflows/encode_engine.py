@@ -5,7 +5,7 @@ give the same files; it only decides where and in which order.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,17 @@ def encode_with_ray(
     if began:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
     try:
-        _spread(ray, job, folder.absolute(), items, load, hooks)
+        # Processes of the cluster do not share this one's working folder.
+        there = [replace(item, task=_absolute(item.task)) for item in items]
+        job = replace(job, model=job.model.absolute())
+        _spread(ray, job, folder.absolute(), there, load, hooks)
     finally:
         if began:
             ray.shutdown()
+
+
+def _absolute(task: DecodeTask) -> DecodeTask:
+    return replace(task, path=task.path.absolute())
 
 
 def _spread(

@@ -31,7 +31,7 @@ class OutputFolder:
     def __init__(self, path: Path, shard: Shard | None = None) -> None:
         self.path = path
         self.manifest = path / manifest_name(shard)
-        # A manifest is begun with its first line: to look must not make one.
+        # To look into a folder must not begin a manifest.
         self._writer = ManifestWriter(self.manifest) if self.manifest.exists() else None
         self.done: dict[str, dict[str, Any]] = {}
         for manifest in [*all_manifests(path), self.manifest]:
@@ -55,6 +55,7 @@ class OutputFolder:
         if force:
             _remove_results(path)
         claim_folder(path, header, force=force)
+        ManifestWriter(path / manifest_name(shard))  # begins or repairs it
         return cls(path, shard)
 
     def add(self, record: dict[str, Any]) -> None:

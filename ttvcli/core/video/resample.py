@@ -79,13 +79,15 @@ def resample(
         raise ValueError(f"fps must be positive, got {fps}")
     total = output_frames(duration, fps)
     done = 0
+    due = Fraction(0)  # twice the time of the next output frame, as `middle` is twice the middle
     before: tuple[Fraction, P] | None = None
     for time, picture in frames:
         if before is not None:
-            middle = (before[0] + time) / 2
-            while done < total and done / fps <= middle:
+            middle = before[0] + time
+            while done < total and due <= middle:
                 yield before[1]
                 done += 1
+                due = 2 * done / fps
         before = (time, picture)
     while before is not None and done < total:
         yield before[1]

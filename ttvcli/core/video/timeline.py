@@ -45,7 +45,7 @@ def repaired_times(frames: Iterable[F], period: Fraction) -> Iterator[tuple[Frac
     for frame in frames:
         stated = None
         if frame.pts is not None and frame.time_base:
-            stated = frame.pts * Fraction(frame.time_base)
+            stated = frame.pts * frame.time_base
         if previous is None:
             time = Fraction(0)
             offset = -(stated or Fraction(0))
@@ -62,7 +62,7 @@ def repaired_times(frames: Iterable[F], period: Fraction) -> Iterator[tuple[Frac
 
 def _duration(frame: Stamped, period: Fraction) -> Fraction:
     if frame.duration and frame.time_base:
-        stated = frame.duration * Fraction(frame.time_base)
+        stated = frame.duration * frame.time_base
         if 0 < stated <= LONGEST_HOLD:
             return stated
     return period
