@@ -12,6 +12,7 @@ import pytest
 from bad_corpus import ANYTHING, READABLE, build, contents
 from video_files import make_video, real_video
 
+from ttvcli.artifacts.atomic import temporary_beside
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
 from ttvcli.workflows import filter_job, filter_measure
@@ -215,7 +216,8 @@ def test_a_damaged_state_and_leftovers_are_made_good(
     shutil.copytree(filtered, out)
     path = state_path(out, key_of(find_sources(videos).videos[0]))
     path.write_bytes(path.read_bytes()[:-20])
-    path.with_name(f".{path.stem}.tmp-4194305-00000000.json").write_text("torn")
+    name = temporary_beside(path).name.replace(f"-{os.getpid()}-", "-4194305-")  # of no process
+    path.with_name(name).write_text("torn")
     assert run(config(videos, out, **LOOSE), measurer=inline).measured == 1
     assert snapshot(out) == snapshot(filtered)
 

@@ -17,6 +17,23 @@ from ttvcli.cli.options import (
 )
 from ttvcli.cli.run_step import execute
 
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="train|heldout|all",
+        help="Combinations to draw; train leaves out those of heldout.",
+    ),
+]
+Paths = Annotated[
+    str | None,
+    typer.Option(
+        "--paths",
+        metavar="free|fixed",
+        help="fixed: one object has one size and few paths, sooner learnt.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -34,25 +51,11 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option("--size", help="Width and height in pixels, even.")
         ] = None,
         fps: Annotated[int | None, typer.Option("--fps", help="Frames per second.")] = None,
-        split: Annotated[
-            str | None,
-            typer.Option(
-                "--split",
-                metavar="train|heldout|all",
-                help="Combinations to draw; train leaves out those of heldout.",
-            ),
-        ] = None,
+        split: Split = None,
         objects: Annotated[
             int | None, typer.Option("--objects", help="Objects of a clip: 1, 2, or 0 for both.")
         ] = None,
-        paths: Annotated[
-            str | None,
-            typer.Option(
-                "--paths",
-                metavar="free|fixed",
-                help="fixed: one object has one size and few paths, sooner learnt.",
-            ),
-        ] = None,
+        paths: Paths = None,
         crf: Annotated[
             int | None, typer.Option("--crf", help="Quality of the H.264 files, 0 is lossless.")
         ] = None,
