@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,17 @@ def test_json_keeps_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     atomic.write_json(tmp_path / "a.json", {"path": name, "é": 1})
     assert b"caf\\udce9" in (tmp_path / "a.json").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_writer_that_ended_but_was_never_waited_for_does_not_run(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    left = tmp_path / f".a.tmp-{process.pid}-0123abcd.json"
+    left.touch()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not atomic._is_zombie(process.pid):
+        time.sleep(0.01)
+    try:
+        assert atomic.remove_leftovers(tmp_path) == [left]
+    finally:
+        process.wait()

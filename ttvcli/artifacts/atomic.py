@@ -154,4 +154,13 @@ def _other_process_runs(pid: int) -> bool:
         return False
     except OSError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and nobody has asked how: not every container does."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:  # gone, or a system without /proc
+        return False
+    return stat.rpartition(")")[2].split()[:1] == ["Z"]

@@ -215,6 +215,7 @@ def _measure_all(job: Job, progress: Progress, measurer: Measurer | None) -> int
             rate = frames / max(time.monotonic() - began, 1e-3)
             progress.advance(1, frames_per_second=rate)
     progress.finish()
+    clean_up(job.config.out)  # workers of a run that was killed may have been writing until now
     return len(tasks)
 
 
