@@ -81,7 +81,8 @@ def test_json_keeps_file_names_that_are_not_utf8(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_writer_that_ended_but_was_never_waited_for_does_not_run(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
-    left = tmp_path / f".a.tmp-{process.pid}-0123abcd.json"
+    name = atomic.temporary_beside(tmp_path / "a.json").name
+    left = tmp_path / name.replace(f"-{os.getpid()}-", f"-{process.pid}-")
     left.touch()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not atomic._is_zombie(process.pid):
