@@ -90,6 +90,8 @@ def start(videos: Path, out: Path) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "ttvcli", *command(videos, out), "--quiet"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
+        # A shell starts what runs in its background with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
