@@ -158,3 +158,28 @@ def test_decoding_takes_no_more_for_a_minute() -> None:
         )
         check(stage, added[-1])
     assert added[1] < 1.05 * added[0] + 10 * 2**20
+
+
+@pytest.mark.parametrize("offload", ["none", "disk"])
+@pytest.mark.parametrize("size", ["128x128", "320x320"], ids=["transformer", "decoding"])
+def test_a_whole_command_takes_what_its_dry_run_says(
+    tmp_path: Path, size: str, offload: str
+) -> None:
+    shapes: dict[str, Any] = {
+        "transformer": {"num_attention_heads": 12, "num_layers": 8, "text_embed_dim": 512},
+        "vae": {"block_out_channels": (64, 64, 128, 128)},
+        "text_encoder": {"vocab_size": 256, "d_model": 512, "d_ff": 64, "num_heads": 2},
+    }
+    run(BenchModelConfig(out=tmp_path / "model", dtype="fp32", text_layers=1, shapes=shapes))
+    command = [sys.executable, "-m", "ttvcli", "sample", "a dog", "--model", tmp_path / "model"]
+    command += ["--size", size, "--frames", "9", "--steps", "1", "--dtype", "fp32", "--quiet"]
+    command += ["--device", "cpu", "--threads", "1", "--offload", offload, "-o"]
+    environment = {**os.environ, **FREE_AT_ONCE}
+    dry = [*command, tmp_path / "plan.mp4", "--dry-run", "--json"]
+    shown = subprocess.run(dry, capture_output=True, text=True, env=environment, check=True)
+    planned = json.loads(shown.stdout)["plan"]["bytes"]["peak"]
+    child = subprocess.Popen([*command, tmp_path / "out.mp4"], env=environment)
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    assert planned == pytest.approx(used.ru_maxrss * 1024, rel=0.1)
