@@ -163,10 +163,10 @@ def place(
         for slot in slots:
             _take_rows_singly(slot)
     source: Source
-    if device.type == "cpu":
-        source = FromDisk(slots, prefix, read)
-    else:
+    if device.type == "cuda":
         source = ToDevice(blocks, streamed, memory, prefix, read, from_disk=from_disk)
+    else:
+        source = FromDisk(slots, prefix, read)
     ring = Ring(slots, source, streamed, cyclic=cyclic)
     for index in streamed:
         blocks[index] = StreamedBlock(ring, index)
@@ -240,13 +240,13 @@ def _place_rest(
 
 
 class FromDisk:
-    """Reads blocks into CPU memory."""
+    """Reads blocks into the memory of a CPU, or of a device that does one thing after the other."""
 
     def __init__(self, slots: Sequence[nn.Module], prefix: str, read: Read) -> None:
         self._slots, self._prefix, self._read = slots, prefix, read
 
     def mark(self) -> None:
-        """On a CPU a block that has returned is done."""
+        """A block that has returned is done, or done before what is copied after it."""
 
     @torch.inference_mode()
     def fill(self, index: int, slot: int, mark: None) -> None:
