@@ -36,7 +36,7 @@ WIDEST_NEED = {
     (1, torch.float16, 16): 109,
     (1, torch.float16, 32): 173,
     (1, torch.float16, 64): 173,
-    (4, torch.bfloat16, 64): 107,
+    (4, torch.bfloat16, 64): 106,
     (4, torch.float16, 64): 120,
 }
 

@@ -171,10 +171,10 @@ def test_auto_on_a_card_is_triton_for_the_sizes_it_has(
     ("inner", "dtype", "mini_batch", "capability", "needs"),
     [
         (512, torch.bfloat16, 64, (8, 0), None),
-        (512, torch.bfloat16, 64, (8, 9), 107),
+        (512, torch.bfloat16, 64, (8, 9), 106),
         (512, torch.bfloat16, 64, (9, 0), None),
-        (512, torch.bfloat16, 64, (12, 0), 107),
-        (512, torch.bfloat16, 64, (11, 0), 107),  # not known: taken to have the least
+        (512, torch.bfloat16, 64, (12, 0), 106),
+        (512, torch.bfloat16, 64, (11, 0), 106),  # not known: taken to have the least
         (512, torch.bfloat16, 32, (8, 9), None),
         (512, torch.float16, 16, (12, 0), None),
         (128, torch.bfloat16, 16, (8, 9), None),
