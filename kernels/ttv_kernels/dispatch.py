@@ -7,8 +7,8 @@
 """
 
 import os
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -29,8 +29,16 @@ LEAST_CAPABILITY = (8, 0)
 # 12.0) have the least, and so has whatever is not known here.
 SHARED_KIB = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227}
 LEAST_SHARED_KIB = 99
-# KiB that the widest heads need, by mini-batch and bytes of an element; all else fits every card.
-WIDEST_NEED = {(64, 2): 109}
+# KiB that the widest heads need, by F / K, dtype and mini-batch; all else fits every card.
+WIDEST_NEED = {
+    (1, torch.bfloat16, 32): 109,
+    (1, torch.bfloat16, 64): 109,
+    (1, torch.float16, 16): 109,
+    (1, torch.float16, 32): 173,
+    (1, torch.float16, 64): 173,
+    (4, torch.bfloat16, 64): 106,
+    (4, torch.float16, 64): 120,
+}
 
 
 def requested(backend: str = "auto") -> str:
@@ -91,7 +99,7 @@ def why_not_triton(q: Tensor, mini_batch: int, inner: int) -> str | None:
         return f"products of float32 with head width {width} spill kilobytes of registers"
     if mini_batch not in MINI_BATCHES:
         return f"mini-batch {mini_batch} is not one of {MINI_BATCHES}"
-    return why_it_does_not_fit(q, mini_batch) if q.is_cuda else None
+    return why_it_does_not_fit(q, mini_batch, inner) if q.is_cuda else None
 
 
 def why_not_tokens(q: Tensor) -> str | None:
@@ -109,12 +117,12 @@ def why_not_tokens(q: Tensor) -> str | None:
     return None
 
 
-def why_it_does_not_fit(q: Tensor, mini_batch: int) -> str | None:
+def why_it_does_not_fit(q: Tensor, mini_batch: int, inner: int) -> str | None:
     """Whether a block of the kernels gets the shared memory it needs on the card of `q`."""
     width = q.shape[-1]
     if width < HEAD_WIDTHS[-1]:
         return None
-    needed = WIDEST_NEED.get((mini_batch, q.dtype.itemsize), 0)
+    needed = WIDEST_NEED.get((inner // width, q.dtype, mini_batch), 0)
     capability = torch.cuda.get_device_capability(q.device)
     limit = shared_kib(capability)
     if needed <= limit:
@@ -154,6 +162,40 @@ def triton_imports() -> bool:
     except ImportError:
         return False
     return True
+
+
+def run(
+    chosen: str,
+    tokens: Sequence[Tensor],
+    norm: tuple[Tensor, Tensor],
+    state: tuple[Tensor, ...],
+    *,
+    scan: Callable[..., Any],
+    reference: Callable[..., Any],
+    kernels: Callable[[], Callable[..., Any]],
+    mini_batch: int,
+    checkpoint_group: int | None,
+    eps: float,
+    reverse: bool,
+) -> tuple[Tensor, Any]:
+    """Run a TTT operation by the backend that `choose` named.
+
+    Args:
+        tokens: q, k, target, eta.
+        kernels: imports the Triton function: that takes a second, and Triton is not everywhere.
+        checkpoint_group: None lets the kernels take what suits them, and the scan keep everything.
+    """
+    counts: dict[str, Any] = {"mini_batch": mini_batch, "eps": eps, "reverse": reverse}
+    if chosen == "triton":
+        if checkpoint_group is not None:
+            counts["checkpoint_group"] = checkpoint_group
+        return kernels()(*tokens, *norm, *state, **counts)
+    if chosen == "scan":
+        return scan(*tokens, norm, state, checkpoint_group=checkpoint_group, **counts)
+    specified = partial(turned, reference) if reverse else reference
+    exact = [x.to(state[0].dtype) for x in tokens]
+    output, final = specified(*exact, *norm, state, mini_batch, eps)
+    return output.to(tokens[0].dtype), final
 
 
 def turned(

@@ -83,6 +83,40 @@ def gelu_gradient(upstream: Tensor, x: Tensor) -> Tensor:
     return _GeluGradient.apply(upstream, x)
 
 
+def scan_sequences(
+    q_BHLK: Tensor,
+    k_BHLK: Tensor,
+    target_BHLK: Tensor,
+    eta_BHL: Tensor,
+    norm_HK: tuple[Tensor, Tensor],
+    state: State,
+    *,
+    step: Callable[..., tuple[State, Tensor]],
+    mini_batch: int,
+    checkpoint_group: int | None,
+    eps: float,
+    reverse: bool = False,
+) -> tuple[Tensor, State]:
+    """Run `step`, which may be compiled, over all heads of all sequences at once; see `scan`.
+
+    Returns:
+        The output `[B, H, L, K]` and the final state, each part `[B, H, ...]`.
+    """
+    batch, heads = q_BHLK.shape[:2]
+    inputs = (
+        q_BHLK.flatten(0, 1),
+        k_BHLK.flatten(0, 1),
+        target_BHLK.flatten(0, 1),
+        eta_BHL.flatten(0, 1).unsqueeze(-1),
+    )
+    initial = tuple(per_sequence(part, batch, heads) for part in state)
+    norm = (per_head_row(norm_HK[0], batch), per_head_row(norm_HK[1], batch))
+    with_eps: Step = partial(step, eps=eps)
+    final, output = scan(with_eps, initial, inputs, norm, mini_batch, checkpoint_group, reverse)
+    parts = tuple(part.unflatten(0, (batch, heads)) for part in final)
+    return output.unflatten(0, (batch, heads)), parts
+
+
 def scan(
     step: Step,
     state: State,

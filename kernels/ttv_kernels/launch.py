@@ -143,6 +143,12 @@ def kernel_inputs(
     )
 
 
+def named(inputs: Inputs) -> dict[str, Tensor]:
+    """Inputs as arguments of a kernel."""
+    names = ("q", "k", "target", "eta", "norm_weight", "norm_bias")
+    return dict(zip(names, inputs, strict=True))
+
+
 def planned_inputs(*, head_width: int, dtype: str, batch: int, heads: int, length: int) -> Inputs:
     """Inputs on the meta device, for launches that are compiled or counted and not run."""
     tokens = planned(batch, heads, length, head_width, dtype=getattr(torch, dtype))

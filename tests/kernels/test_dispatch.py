@@ -129,11 +129,10 @@ class OnCuda:
     """What `choose` asks of a tensor on a card."""
 
     is_cuda = True
-    dtype = torch.bfloat16
     device = torch.device("cuda")
 
-    def __init__(self, width: int = 64) -> None:
-        self.shape = (1, 2, 40, width)
+    def __init__(self, width: int = 64, dtype: torch.dtype = torch.bfloat16) -> None:
+        self.shape, self.dtype = (1, 2, 40, width), dtype
 
 
 @pytest.fixture
@@ -169,27 +168,37 @@ def test_auto_on_a_card_is_triton_for_the_sizes_it_has(
 
 
 @pytest.mark.parametrize(
-    ("mini_batch", "capability", "chosen"),
+    ("inner", "dtype", "mini_batch", "capability", "needs"),
     [
-        (64, (8, 0), "triton"),
-        (64, (8, 9), "scan"),
-        (64, (9, 0), "triton"),
-        (64, (12, 0), "scan"),
-        (64, (11, 0), "scan"),  # not known: taken to have the least
-        (32, (8, 9), "triton"),
-        (16, (12, 0), "triton"),
+        (512, torch.bfloat16, 64, (8, 0), None),
+        (512, torch.bfloat16, 64, (8, 9), 106),
+        (512, torch.bfloat16, 64, (9, 0), None),
+        (512, torch.bfloat16, 64, (12, 0), 106),
+        (512, torch.bfloat16, 64, (11, 0), 106),  # not known: taken to have the least
+        (512, torch.bfloat16, 32, (8, 9), None),
+        (512, torch.float16, 16, (12, 0), None),
+        (128, torch.bfloat16, 16, (8, 9), None),
+        (128, torch.bfloat16, 32, (8, 9), 109),
+        (128, torch.float16, 16, (8, 9), 109),
+        (128, torch.float16, 32, (8, 0), 173),
+        (128, torch.float16, 32, (9, 0), None),
     ],
 )
 def test_what_does_not_fit_in_shared_memory_is_the_scan_and_refused_by_name(
-    card: dict[str, Any], mini_batch: int, capability: tuple[int, int], chosen: str
+    card: dict[str, Any],
+    inner: int,
+    dtype: torch.dtype,
+    mini_batch: int,
+    capability: tuple[int, int],
+    needs: int | None,
 ) -> None:
     card["capability"] = capability
-    wide: Any = OnCuda(128)
-    assert dispatch.choose("auto", wide, mini_batch, 512) == chosen
-    if chosen == "scan":
-        says = r"head width 128 with mini-batch 64 in torch.bfloat16 needs 109 KiB .* has 99"
+    wide: Any = OnCuda(128, dtype)
+    assert dispatch.choose("auto", wide, mini_batch, inner) == ("scan" if needs else "triton")
+    if needs:
+        says = f"head width 128 with mini-batch {mini_batch} in {dtype} needs {needs} KiB"
         with pytest.raises(ValueError, match=says):
-            dispatch.choose("triton", wide, mini_batch, 512)
+            dispatch.choose("triton", wide, mini_batch, inner)
 
 
 def test_auto_on_a_card_without_triton_is_the_scan(

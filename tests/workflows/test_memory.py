@@ -3,6 +3,7 @@
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from ttvcli.core.device import DTYPES
 from ttvcli.core.models.vae.tiles import Tiling
 from ttvcli.core.models.vae.tiling import tiled_decode
 from ttvcli.errors import UsageError, WouldNotFit
-from ttvcli.workflows import components, generate
+from ttvcli.workflows import components, generate, memory_plan
 from ttvcli.workflows.bench_model import BenchModelConfig, draw, plan, run
-from ttvcli.workflows.memory_plan import check_memory, parse_bytes, plan_memory
+from ttvcli.workflows.memory_plan import check_memory, limits_of, parse_bytes, plan_memory
 from ttvcli.workflows.sample import SampleConfig
 from ttvcli.workflows.sample_request import Request, check
 from ttvcli.workflows.step import SILENT
@@ -230,3 +231,14 @@ def test_an_unknown_layer_type_is_one_clear_error() -> None:
     assert result.code == 2
     assert "ssm must be one of" in result.stderr
     assert "bug" not in result.stderr
+
+
+def test_without_a_limit_a_tenth_of_a_card_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a display, and what lies between pieces of memory."""
+    card = SimpleNamespace(total_memory=1000)
+    monkeypatch.setattr("ttvcli.core.device.pick_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(memory_plan, "_gpu_memory", memory_plan._gpu_memory.__wrapped__)
+    limits = limits_of(SampleConfig(prompt=PROMPT, device="cuda"))
+    assert (limits.gpu, limits.device) == (True, 900)
+    assert limits_of(SampleConfig(prompt=PROMPT, device="cuda", vram_limit="950B")).device == 950

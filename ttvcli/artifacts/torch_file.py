@@ -46,6 +46,14 @@ def read_torch(path: str | Path) -> Any:
         raise ArtifactError(f"not a file of PyTorch tensors: {error}", where=str(path)) from error
 
 
+def out_of_wrappers(value: Any) -> Any:
+    """What programs mean by a file: the state dict in it, where there is one."""
+    for name in _WRAPPERS:
+        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
+            value = value[name]
+    return value
+
+
 def tensors_in(value: Any, where: str | Path) -> "dict[str, torch.Tensor]":
     """Return the state dict in what `read_torch` gave, out of the usual wrappers.
 
@@ -54,9 +62,7 @@ def tensors_in(value: Any, where: str | Path) -> "dict[str, torch.Tensor]":
     """
     import torch
 
-    for name in _WRAPPERS:
-        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
-            value = value[name]
+    value = out_of_wrappers(value)
     if not isinstance(value, Mapping):
         raise ArtifactError(f"holds {type(value).__name__}, not named tensors", where=str(where))
     tensors = {str(k): v for k, v in value.items() if isinstance(v, torch.Tensor)}

@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
           ttv info runs/latest --json
           ttv info --model tiny
           ttv info path/to/CogVideoX-5b
+          ttv info ttt-video/step-5000
 
         Only headers are read: it answers at once, whatever the size.
         """

@@ -72,8 +72,10 @@ def public() -> Any:
     return diffusers
 
 
-def _tolerance(dtype: torch.dtype) -> float:
-    return 1e-4 if dtype == torch.float32 else 5e-2
+def _tolerance(dtype: torch.dtype, device: torch.device) -> float:
+    if dtype != torch.float32:
+        return 5e-2
+    return 1e-3 if device.type == "cuda" else 1e-4  # cuDNN convolves fp32 in TF32, with 11 bits
 
 
 def _random(network: nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
@@ -116,7 +118,7 @@ def _vae_encode(side: int, dtype: torch.dtype, device: torch.device) -> Pair:
     return Pair(
         lambda: own.encode(pixels)[0],
         lambda: public_one.encode(pixels).latent_dist.mean,
-        _tolerance(dtype),
+        _tolerance(dtype, device),
     )
 
 
@@ -127,7 +129,7 @@ def _vae_decode(side: int, dtype: torch.dtype, device: torch.device) -> Pair:
     return Pair(
         lambda: own.decode(latents),
         lambda: public_one.decode(latents).sample,
-        _tolerance(dtype),
+        _tolerance(dtype, device),
     )
 
 
@@ -144,7 +146,7 @@ def _layers(dtype: torch.dtype, device: torch.device) -> Pair:
     return Pair(
         lambda: own(latents, text[:, None], timestep),
         lambda: public_one(latents, text, timestep, image_rotary_emb=rotary, return_dict=False)[0],
-        _tolerance(dtype),
+        _tolerance(dtype, device),
     )
 
 
@@ -187,8 +189,8 @@ def _pipeline(dtype: torch.dtype, device: torch.device) -> Pair:
         return frames[0]
 
     # In bfloat16 the public pipeline rounds its latents at every step, ours does not.
-    loose = 1e-3 if dtype == torch.float32 else 0.1
-    return Pair(lambda: ours().clamp(0, 1), other, loose)
+    loose = 10 if dtype == torch.float32 else 2
+    return Pair(lambda: ours().clamp(0, 1), other, loose * _tolerance(dtype, device))
 
 
 ROWS: dict[str, Row] = {

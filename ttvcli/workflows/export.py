@@ -215,7 +215,7 @@ def _kind_of_folder(path: Path) -> str:
 
 def _holds_public(path: Path) -> bool:
     from ttvcli.artifacts.torch_file import read_torch, tensors_in
-    from ttvcli.core.models.cogvideox.weights import is_public
+    from ttvcli.core.models.cogvideox.layouts import is_public
 
     return is_public(tensors_in(read_torch(path), path))
 

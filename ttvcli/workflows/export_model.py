@@ -16,9 +16,10 @@ from ttvcli.artifacts.atomic import write_bytes, write_text
 from ttvcli.artifacts.distributed_checkpoint import write_distributed
 from ttvcli.artifacts.torch_file import write_torch
 from ttvcli.core.device import DTYPES
+from ttvcli.core.models.cogvideox.layouts import PUBLIC_PREFIX
 from ttvcli.core.models.cogvideox.published import family
 from ttvcli.core.models.cogvideox.sat import to_sat
-from ttvcli.core.models.cogvideox.weights import PUBLIC_PREFIX, to_public
+from ttvcli.core.models.cogvideox.weights import to_public
 from ttvcli.core.models.rewriting import Rewritten, in_dtype
 from ttvcli.core.models.vae.sat import to_sat_vae
 from ttvcli.errors import UsageError

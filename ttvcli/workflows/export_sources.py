@@ -13,10 +13,11 @@ from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.distributed_checkpoint import SavedTensors, is_distributed_checkpoint
 from ttvcli.artifacts.torch_file import read_torch, tensors_in
 from ttvcli.core.models.cogvideox import weights as public
+from ttvcli.core.models.cogvideox.layouts import PUBLIC_PREFIX, is_public, is_sat, is_sat_vae
 from ttvcli.core.models.cogvideox.published import default_clip
-from ttvcli.core.models.cogvideox.sat import SAT_NORM_EPS, from_sat, is_sat
+from ttvcli.core.models.cogvideox.sat import SAT_NORM_EPS, from_sat
 from ttvcli.core.models.rewriting import Recipe, Rewritten, renamed
-from ttvcli.core.models.vae.sat import from_sat_vae, is_sat_vae
+from ttvcli.core.models.vae.sat import from_sat_vae
 from ttvcli.errors import ArtifactError, UsageError
 from ttvcli.workflows import components
 from ttvcli.workflows.export import ExportConfig
@@ -135,13 +136,13 @@ def _from_public(config: ExportConfig, path: Path, base: Model) -> Model:
     """A TTT-Video checkpoint: a DCP folder, or a `.pt` file of the same names."""
     if is_distributed_checkpoint(path):
         tensors: Any = SavedTensors(path)
-        if not any(name.startswith(public.PUBLIC_PREFIX) for name in tensors):
+        if not any(name.startswith(PUBLIC_PREFIX) for name in tensors):
             tensors = SavedTensors(path, "model.")  # saved by training, with its optimizer
         files = sorted(file for file in path.iterdir() if file.is_file())
     else:
         tensors = _Held(tensors_in(read_torch(path), path))
         files = [path]
-    if not public.is_public(tensors):
+    if not is_public(tensors):
         raise ArtifactError(
             "not a TTT-Video checkpoint: it has no patch_embedding.vid_proj",
             where=str(path),

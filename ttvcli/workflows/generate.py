@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ttvcli import catalog
 from ttvcli.artifacts.schema import producer
-from ttvcli.core.device import DTYPES
+from ttvcli.core.device import DTYPES, release_unused
 from ttvcli.core.diffusion import guidance
 from ttvcli.core.diffusion.noise import draw_noise
 from ttvcli.core.diffusion.parameterization import denoiser
@@ -184,6 +184,7 @@ def load_vae(request: Request) -> nn.Module:
     """The VAE of a request's model, in its dtype and on its device."""
     _use_threads(request.config)  # latents of an earlier run may be all there is to decode
     device = components.device_named(request.config.device)
+    release_unused(device)
     return components.load(request.folder, "vae", dtype=request.config.dtype, device=device)
 
 

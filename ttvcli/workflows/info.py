@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ttvcli.artifacts import checkpoint, model_folder
+from ttvcli.artifacts.distributed_checkpoint import METADATA, is_distributed_checkpoint
 from ttvcli.artifacts.manifest import MANIFEST_NAME, Record, read_manifest
 from ttvcli.artifacts.runs import last_metrics
 from ttvcli.artifacts.schema import HEADER_NAME, KINDS, Header, read_header
@@ -17,6 +18,7 @@ from ttvcli.artifacts.video import read_sidecar, sidecar_path
 from ttvcli.artifacts.weight_files import weight_files
 from ttvcli.core.models.cogvideox import published
 from ttvcli.errors import ArtifactError
+from ttvcli.workflows import info_foreign
 from ttvcli.workflows.dtype_choice import choose_dtype
 from ttvcli.workflows.step import SILENT, Progress
 
@@ -73,19 +75,30 @@ def _folder(path: Path) -> tuple[str, Facts]:
     if (path / HEADER_NAME).is_file():
         found = read_header(path)
         kind = str(found.get("kind"))
-        describe = _run if kind == "run" else _clips
-        return kind, {**_of_header(found), **({} if kind == "export" else describe(path))}
+        return kind, {**_of_header(found), **_content(kind, path)}
+    if is_distributed_checkpoint(path):
+        return info_foreign.dcp_folder(path)
     if (path / MANIFEST_NAME).is_file():
         return "clips", _clips(path)
     if (path / "config.json").is_file() and list(path.glob("*.safetensors*")):
         return "weights", _weights(Weights(weight_files(path)))
     if checkpoint.complete_checkpoints(path):
         return "run", _run(path)
+    sat = info_foreign.sat_folder(path)
+    if sat is not None:
+        return sat
     raise ArtifactError(
         "nothing that ttv knows",
         where=str(path),
         fix=f"give a file of it, or one of: {', '.join(KINDS.values())}",
     )
+
+
+def _content(kind: str, path: Path) -> Facts:
+    """What lies beside a header of that kind."""
+    if kind == "export":
+        return info_foreign.dcp_folder(path)[1] if is_distributed_checkpoint(path) else {}
+    return _run(path) if kind == "run" else _clips(path)
 
 
 def _file(path: Path) -> tuple[str, Facts]:
@@ -96,6 +109,10 @@ def _file(path: Path) -> tuple[str, Facts]:
         return "manifest", _records(read_manifest(path))
     if path.name == HEADER_NAME:
         return _folder(path.parent)
+    if suffix == ".pt":
+        return info_foreign.pt_file(path)
+    if (path.name == METADATA or suffix == ".distcp") and is_distributed_checkpoint(path.parent):
+        return info_foreign.dcp_folder(path.parent)
     if suffix in STORYBOARD_SUFFIXES:
         return _text_file(path)
     return "video", _video(path)
@@ -238,6 +255,8 @@ def _text_file(path: Path) -> tuple[str, Facts]:
             raise ArtifactError(f"not valid JSON: {error}", where=str(path)) from None
         if isinstance(value, dict) and "kind" in value and "producer" in value:
             return str(value["kind"]), {key: v for key, v in value.items() if key != "kind"}
+    if path.suffix.lower() == ".jsonl" and '"vid_emb"' in text.partition("\n")[0]:
+        return info_foreign.dataset_file(path, text.splitlines())
     if path.suffix.lower() == ".jsonl" and text.lstrip().startswith("{"):
         return "manifest", _records(read_manifest(path))
     boards = read_storyboards(path)

@@ -213,7 +213,11 @@ def host_memory() -> int:
 
 @cache
 def _gpu_memory(name: str) -> tuple[bool, int | None]:
-    """Whether the device of that name is a GPU, and its bytes if it is here."""
+    """Whether the device of that name is a GPU, and nine tenths of its memory if it is here.
+
+    The rest is for a display, and for what pieces of memory leave unused between them. As on the
+    host, a plan does not depend on what else is running.
+    """
     import torch
 
     from ttvcli.core.device import pick_device
@@ -224,7 +228,7 @@ def _gpu_memory(name: str) -> tuple[bool, int | None]:
         return name.startswith("cuda"), None
     if device.type != "cuda":
         return False, None
-    return True, torch.cuda.get_device_properties(device).total_memory
+    return True, torch.cuda.get_device_properties(device).total_memory * 9 // 10
 
 
 def network_bytes(folder: Path, component: str, size: int) -> NetworkBytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ttvcli.core.device import DTYPES
+from ttvcli.core.device import DTYPES, release_unused
 from ttvcli.core.memory.plan import Stage
 from ttvcli.core.memory.streaming import place
 from ttvcli.core.memory.tiling import forward_in_tiles
@@ -62,6 +62,7 @@ def _load(request: Request, component: str, stage: Stage, device: torch.device) 
     is_text = component == "text_encoder"
     dtype = DTYPES[request.config.dtype]
     network = network.cast(dtype) if isinstance(network, T5Encoder) else network.to(dtype)
+    release_unused(device)
     ring = place(
         network.eval(),
         _blocks(network, BLOCKS[component]),

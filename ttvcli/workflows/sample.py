@@ -101,7 +101,8 @@ class SampleConfig:
         default="auto", metadata={"help": "where weights wait that do not fit"}
     )
     vram_limit: str = field(
-        default="", metadata={"help": "memory to stay under, 22GiB; empty: what the device has"}
+        default="",
+        metadata={"help": "memory to stay under, 22GiB; empty: nine tenths of what there is"},
     )
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from ttv_kernels.launch import (
     gradient_arguments,
     in_layout_of,
     kernel_inputs,
+    named,
     needs_gradients,
     planned,
     planned_inputs,
@@ -118,16 +119,11 @@ class TritonLinear(torch.autograd.Function):
 
 def forward_launch(inputs: Inputs, initial: State, walk: Walk, *, keep: bool) -> Launch:
     """The forward kernel on fresh results; `keep` the state at the start of each group."""
-    q, k, target, eta, norm_weight, norm_bias = inputs
+    q, eta = inputs[0], inputs[3]
     batch, heads, length, width = q.shape
     groups = walk.groups(length) if keep else 0
     arguments = {
-        "q": q,
-        "k": k,
-        "target": target,
-        "eta": eta,
-        "norm_weight": norm_weight,
-        "norm_bias": norm_bias,
+        **named(inputs),
         "W_initial": initial[0],
         "b_initial": initial[1],
         "output": torch.empty_like(q),
@@ -148,16 +144,11 @@ def backward_launch(
     inputs: Inputs, *, kept: State, d_output: Tensor, d_final: State, walk: Walk
 ) -> Launch:
     """The backward kernel on fresh gradients and scratch."""
-    q, k, target, eta, norm_weight, norm_bias = inputs
+    q, eta = inputs[0], inputs[3]
     batch, heads, length, width = q.shape
     slots = walk.group(length) + 1
     arguments = {
-        "q": q,
-        "k": k,
-        "target": target,
-        "eta": eta,
-        "norm_weight": norm_weight,
-        "norm_bias": norm_bias,
+        **named(inputs),
         "W_kept": kept[0],
         "b_kept": kept[1],
         "d_output": d_output,

@@ -1,12 +1,11 @@
 """TTT-MLP: a two-layer network per head that learns the sequence while reading it (README.md)."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from ttv_kernels.dispatch import choose, turned
+from ttv_kernels.dispatch import choose, run
 from ttv_kernels.inner_step import TTT_NORM_EPS, check_shapes
 from ttv_kernels.ttt_mlp.reference import reference
 from ttv_kernels.ttt_mlp.scan import scan_mlp
@@ -74,31 +73,23 @@ def ttt_mlp(
         mini_batch=mini_batch,
         checkpoint_group=checkpoint_group,
     )
-    tokens, state_in = (q, k, target, eta), (W1, b1, W2, b2)
-    chosen = choose(backend, q, mini_batch, hidden)
-    if chosen == "triton":
-        # Only here: importing Triton takes a second, and it is not there on every machine.
-        from ttv_kernels.ttt_mlp.autograd import triton_mlp
-
-        kept: dict[str, Any] = (
-            {} if checkpoint_group is None else {"checkpoint_group": checkpoint_group}
-        )
-        return triton_mlp(
-            *tokens, *norm, *state_in, mini_batch=mini_batch, eps=eps, reverse=reverse, **kept
-        )
-    if chosen == "reference":
-        specified: Callable[..., Any] = partial(turned, reference) if reverse else reference
-        exact = [x.to(W1.dtype) for x in tokens]
-        output, final = specified(*exact, *norm, state_in, mini_batch, eps)
-        output = output.to(q.dtype)
-    else:
-        output, final = scan_mlp(
-            *tokens,
-            norm,
-            state_in,
-            mini_batch=mini_batch,
-            checkpoint_group=checkpoint_group,
-            eps=eps,
-            reverse=reverse,
-        )
+    output, final = run(
+        choose(backend, q, mini_batch, hidden),
+        (q, k, target, eta),
+        norm,
+        (W1, b1, W2, b2),
+        scan=scan_mlp,
+        reference=reference,
+        kernels=_kernels,
+        mini_batch=mini_batch,
+        checkpoint_group=checkpoint_group,
+        eps=eps,
+        reverse=reverse,
+    )
     return output, (final[0], final[1], final[2], final[3])
+
+
+def _kernels() -> Callable[..., Any]:
+    from ttv_kernels.ttt_mlp.autograd import triton_mlp
+
+    return triton_mlp

@@ -22,6 +22,7 @@ from ttv_kernels.launch import (
     gradient_arguments,
     in_layout_of,
     kernel_inputs,
+    named,
     needs_gradients,
     planned,
     planned_inputs,
@@ -200,16 +201,11 @@ def _of(launch: Launch, arguments: dict[str, Any]) -> Launch:
 
 def forward_launch(inputs: Inputs, state: State, walk: Walk, *, keep: bool) -> Launch:
     """The forward kernel, which updates `state`; `keep` the state at the start of each group."""
-    q, k, target, eta, norm_weight, norm_bias = inputs
+    q = inputs[0]
     groups = walk.groups(q.shape[2]) if keep else 0
     kept = _states(groups, *state)
     arguments = {
-        "q": q,
-        "k": k,
-        "target": target,
-        "eta": eta,
-        "norm_weight": norm_weight,
-        "norm_bias": norm_bias,
+        **named(inputs),
         "weights": state[0],
         "biases": state[1],
         "kept_weights": kept[0],
@@ -231,7 +227,7 @@ def plan_backward(inputs: Inputs, d_output: Tensor, d_state: State, walk: Walk) 
     batch, heads, length, width = q.shape
     group = walk.group(length)
     state = (torch.empty_like(d_state[0]), torch.empty_like(d_state[1]))
-    slots = _states(group + 1, state[0].to(q.dtype), state[1])
+    slots = _states(group + 1, *state, dtype=q.dtype)
     query_d_state = _states(group, *d_state)
     rows = block(walk.mini_batch)
     answers = state[0].new_empty(batch, heads, group, rows, width)
@@ -331,10 +327,12 @@ def planned_launches(
     ]
 
 
-def _states(count: int, weights: Tensor, biases: Tensor) -> State:
-    """Room for `count` states of every sequence, of these dtypes."""
+def _states(
+    count: int, weights: Tensor, biases: Tensor, dtype: torch.dtype = torch.float32
+) -> State:
+    """Room for `count` states of every sequence; the weights of each in `dtype`."""
     return (
-        weights.new_empty(*weights.shape[:2], count, *weights.shape[2:]),
+        weights.new_empty(*weights.shape[:2], count, *weights.shape[2:], dtype=dtype),
         biases.new_empty(*biases.shape[:2], count, *biases.shape[2:]),
     )
 

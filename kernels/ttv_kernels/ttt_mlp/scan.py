@@ -1,6 +1,5 @@
 """TTT-MLP in plain PyTorch: all sequences at once, linear in length forwards and backwards."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,13 +8,10 @@ from torch import Tensor
 
 from ttv_kernels.inner_step import (
     State,
-    Step,
     gelu_gradient,
     head_norm,
     loss_gradient,
-    per_head_row,
-    per_sequence,
-    scan,
+    scan_sequences,
 )
 
 
@@ -49,34 +45,4 @@ def mlp_step(
     return (w1, b1, w2, b2), output
 
 
-def scan_mlp(
-    q_BHLK: Tensor,
-    k_BHLK: Tensor,
-    target_BHLK: Tensor,
-    eta_BHL: Tensor,
-    norm_HK: tuple[Tensor, Tensor],
-    state: tuple[Tensor, Tensor, Tensor, Tensor],
-    *,
-    mini_batch: int,
-    checkpoint_group: int | None,
-    eps: float,
-    reverse: bool = False,
-    step: Callable[..., tuple[State, Tensor]] = mlp_step,
-) -> tuple[Tensor, State]:
-    """Return the output `[B, H, L, K]` and the final state, each part `[B, H, ...]`.
-
-    `step` may be a compiled `mlp_step`.
-    """
-    batch, heads = q_BHLK.shape[:2]
-    norm = (per_head_row(norm_HK[0], batch), per_head_row(norm_HK[1], batch))
-    with_eps: Step = partial(step, eps=eps)
-    inputs = (
-        q_BHLK.flatten(0, 1),
-        k_BHLK.flatten(0, 1),
-        target_BHLK.flatten(0, 1),
-        eta_BHL.flatten(0, 1).unsqueeze(-1),
-    )
-    initial = tuple(per_sequence(part, batch, heads) for part in state)
-    final, output = scan(with_eps, initial, inputs, norm, mini_batch, checkpoint_group, reverse)
-    unflatten = (batch, heads)
-    return output.unflatten(0, unflatten), tuple(part.unflatten(0, unflatten) for part in final)
+scan_mlp = partial(scan_sequences, step=mlp_step)

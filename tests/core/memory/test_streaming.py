@@ -2,7 +2,10 @@
 
 import threading
 import weakref
+from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ttvcli.artifacts.tensor_file import Weights, write_sharded
-from ttvcli.core.memory.streaming import Ring, StreamedBlock, pack, place
+from ttvcli.core.memory.streaming import Ring, StreamedBlock, ToDevice, pack, place
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
 from ttvcli.core.models.text.t5 import T5Config, T5Encoder
@@ -178,6 +181,82 @@ def test_what_reading_raises_is_raised_where_the_block_is_used() -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         block(torch.ones(1, 2))
     block.ring.close()
+
+
+class Card:
+    """Stands for a GPU and its driver; "copies" stay in the memory of the CPU.
+
+    Attributes:
+        pinned: addresses that are pinned now.
+        pending: a refusal that the next kernel would report.
+        events: what the copy stream was told, in order.
+    """
+
+    device = CPU
+    cudaError = SimpleNamespace(success=0)
+
+    def __init__(self, refuses: bool) -> None:
+        self.refuses, self.pending = refuses, False
+        self.pinned: set[int] = set()
+        self.events: list[str] = []
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+        self.pending = self.refuses
+        if not self.refuses:
+            self.pinned.add(address)
+        return int(self.refuses)
+
+    def cudaHostUnregister(self, address: int) -> None:
+        self.pinned.remove(address)
+
+    def launch(self, *args: Any, **options: Any) -> None:
+        pending, self.pending = self.pending, False
+        if pending:
+            raise RuntimeError("CUDA error: operation not supported")
+
+    def record_event(self) -> str:
+        return "free"
+
+    def wait_event(self, mark: str) -> None:
+        self.events.append(mark)
+
+    def synchronize(self) -> None:
+        self.events.append("there")
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["pinned", "pinning-refused"])
+@pytest.mark.parametrize("from_disk", [False, True], ids=["from-host", "from-disk"])
+def test_blocks_reach_a_gpu_once_their_slot_is_free(
+    stored: Any, from_disk: bool, refuses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(refuses)
+    for name in ("cudart", "current_stream", "Stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: card)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    network = transformer("ttt_mlp", torch.bfloat16)
+    blocks = empty_copy(network).transformer_blocks
+    slots = [deepcopy(blocks[0]), deepcopy(blocks[0])]
+    memory = [pack(slot, CPU) for slot in slots]
+    with monkeypatch.context() as during:
+        during.setattr(torch, "ones", card.launch)
+        source = ToDevice(
+            blocks,
+            range(5),
+            memory,
+            "transformer_blocks.",
+            stored(network),
+            from_disk=from_disk,
+        )
+    assert not card.pending
+    assert len(card.pinned) == (0 if refuses else 1 if from_disk else 5)
+    ring = Ring(slots, source, range(5), cyclic=False)
+    for index, expected in enumerate(network.transformer_blocks):
+        with ring.block(index) as block:
+            for ours, theirs in zip(block.parameters(), expected.parameters(), strict=True):
+                assert torch.equal(ours, theirs)
+    ring.close()
+    assert card.events == ["free", "there"] * 5
+    assert not card.pinned
 
 
 def test_a_packed_block_is_one_piece_of_memory_and_computes_the_same() -> None:

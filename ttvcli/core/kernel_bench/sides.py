@@ -105,9 +105,10 @@ def arguments(
     generator = torch.Generator(device).manual_seed(0)
 
     def random(*shape: int, scale: float = 1.0) -> Tensor:
-        return scale * torch.randn(*shape, generator=generator, device=device)
+        return torch.randn(*shape, generator=generator, device=device).mul_(scale)
 
-    q, k = (F.normalize(random(1, heads, tokens, HEAD_WIDTH), dim=-1) for _ in range(2))
+    # Rounded one by one: of a minute of video, each is 4 GB in fp32.
+    q, k = (F.normalize(random(1, heads, tokens, HEAD_WIDTH), dim=-1).to(dtype) for _ in range(2))
     gate = torch.rand(1, heads, tokens, generator=generator, device=device)
     inner = HEAD_WIDTH * INNER_EXPANSION[op]
     state = [random(heads, HEAD_WIDTH, inner, scale=0.3), random(heads, 1, inner, scale=0.1)]
@@ -116,7 +117,7 @@ def arguments(
         state += [random(heads, 1, HEAD_WIDTH, scale=0.1)]
     eta = gate * (BASE_LR[op] / (HEAD_WIDTH * mini_batch))
     norm = [1 + random(heads, HEAD_WIDTH, scale=0.1), random(heads, HEAD_WIDTH, scale=0.1)]
-    given = [q, k, random(1, heads, tokens, HEAD_WIDTH), eta, *norm, *state]
+    given = [q, k, random(1, heads, tokens, HEAD_WIDTH).to(dtype), eta, *norm, *state]
     whole = dtype if side == "public" else torch.float32
     dtypes = [dtype] * 3 + [whole] * (len(given) - 3)
     return [x.to(kind).requires_grad_(grad) for x, kind in zip(given, dtypes, strict=True)]

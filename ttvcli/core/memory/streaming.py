@@ -11,7 +11,7 @@ function `read(name, tensor)`, which copies the weight of that name into a CPU t
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from typing import Any, Protocol
 
@@ -163,10 +163,10 @@ def place(
         for slot in slots:
             _take_rows_singly(slot)
     source: Source
-    if device.type == "cpu":
-        source = FromDisk(slots, prefix, read)
-    else:
+    if device.type == "cuda":
         source = ToDevice(blocks, streamed, memory, prefix, read, from_disk=from_disk)
+    else:
+        source = FromDisk(slots, prefix, read)
     ring = Ring(slots, source, streamed, cyclic=cyclic)
     for index in streamed:
         blocks[index] = StreamedBlock(ring, index)
@@ -240,13 +240,13 @@ def _place_rest(
 
 
 class FromDisk:
-    """Reads blocks into CPU memory."""
+    """Reads blocks into the memory of a CPU, or of a device that does one thing after the other."""
 
     def __init__(self, slots: Sequence[nn.Module], prefix: str, read: Read) -> None:
         self._slots, self._prefix, self._read = slots, prefix, read
 
     def mark(self) -> None:
-        """On a CPU a block that has returned is done."""
+        """A block that has returned is done, or done before what is copied after it."""
 
     @torch.inference_mode()
     def fill(self, index: int, slot: int, mark: None) -> None:
@@ -276,15 +276,26 @@ class ToDevice:
     ) -> None:
         self._memory, self._prefix, self._read = memory, prefix, read
         self._stream = torch.cuda.Stream(memory[0].device)
+        self._pinned: list[Tensor] = []
         self._host: dict[int, Tensor] = {}
         self._staging: nn.Module | None = None
         if from_disk:
             self._staging = deepcopy(blocks[streamed[0]])
-            self._staged = _pinned(self._staging)
+            self._staged = self._host_memory(self._staging)
             return
         for index in streamed:
-            self._host[index] = _pinned(blocks[index])
+            self._host[index] = self._host_memory(blocks[index])
             _read_block(blocks[index], f"{prefix}{index}.", read)
+
+    def _host_memory(self, block: nn.Module) -> Tensor:
+        """Memory for a block that the GPU can read from while the CPU does something else.
+
+        Where the driver refuses to pin it, copies are merely slower.
+        """
+        memory = pack(block, torch.device("cpu"))
+        if _pin(memory, self._stream.device):
+            self._pinned.append(memory)
+        return memory
 
     def mark(self) -> torch.cuda.Event:
         """The point in the GPU's work after which the slot is free."""
@@ -305,19 +316,24 @@ class ToDevice:
 
     def close(self) -> None:
         """Give the pinned memory back."""
-        pinned = [*self._host.values()] if self._staging is None else [self._staged]
-        for memory in pinned:
+        for memory in self._pinned:
             torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
+        self._pinned.clear()
         self._host.clear()
         self._memory = []
 
 
-def _pinned(block: nn.Module) -> Tensor:
-    """Host memory for a block that the GPU can read from while the CPU does something else.
+def _pin(memory: Tensor, device: torch.device) -> bool:
+    """Pin host memory for a GPU; tells whether its driver did, which WSL often does not.
 
     Pinned after allocation: PyTorch's own allocator of pinned memory rounds each piece up to a
-    power of two. Where the driver refuses, copies are merely slower.
+    power of two.
     """
-    memory = pack(block, torch.device("cpu"))
-    torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
-    return memory
+    cudart = torch.cuda.cudart()
+    refused = cudart.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
+    if refused == cudart.cudaError.success:
+        return True
+    # CUDA remembers the refusal and would report it as the error of the next kernel.
+    with suppress(RuntimeError):
+        torch.ones(1, device=device)
+    return False

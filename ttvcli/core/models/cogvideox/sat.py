@@ -9,6 +9,7 @@ for the MLP); and tables of positions that can be computed are stored.
 import re
 from collections.abc import Iterable
 
+from ttvcli.core.models.cogvideox.layouts import SAT_FUSED
 from ttvcli.core.models.rewriting import Recipe, joined, renamed, share
 
 PREFIX = "model.diffusion_model."
@@ -37,18 +38,12 @@ _BLOCK = (
     ("attn1.norm_q.", "mixins.adaln_layer.query_layernorm_list.{}."),
     ("attn1.norm_k.", "mixins.adaln_layer.key_layernorm_list.{}."),
 )
-_FUSED = "transformer.layers.{}.attention.query_key_value."
 _QKV = ("attn1.to_q.", "attn1.to_k.", "attn1.to_v.")
 _MODULATION = "mixins.adaln_layer.adaLN_modulations.{}.1."
 # Which of the twelve parts are ours; and where ours (six of each norm) go among the twelve.
 _NORMS = {"norm1.linear.": (0, 1, 2, 6, 7, 8), "norm2.linear.": (3, 4, 5, 9, 10, 11)}
 
 _COMPUTED = ("freqs_sin", "freqs_cos", "embed_tokens", "word_embeddings", "position_embedding")
-
-
-def is_sat(names: Iterable[str]) -> bool:
-    """Tell whether names are those of a SAT transformer."""
-    return any(_FUSED.format(0) in name for name in names)
 
 
 def from_sat(names: Iterable[str], *, keep_positions: bool) -> dict[str, Recipe]:
@@ -79,7 +74,7 @@ def _of_sat(name: str, bare: str) -> dict[str, Recipe]:
     if number:
         index = number[1]
         head = f"transformer_blocks.{index}."
-        if bare == _FUSED.format(index) + leaf:
+        if bare == SAT_FUSED.format(index) + leaf:
             return {head + part + leaf: share(name, (i,), 3) for i, part in enumerate(_QKV)}
         if bare == _MODULATION.format(index) + leaf:
             return {head + norm + leaf: share(name, parts, 12) for norm, parts in _NORMS.items()}
@@ -120,7 +115,7 @@ def _to_sat_block(head: str, index: str, tail: str) -> dict[str, Recipe]:
     leaf = tail.rpartition(".")[2]
     if tail.removesuffix(leaf) in _QKV:
         sources = (head + part + leaf for part in _QKV)
-        return {_FUSED.format(index) + leaf: joined(*sources)}
+        return {SAT_FUSED.format(index) + leaf: joined(*sources)}
     if tail.removesuffix(leaf) in _NORMS:
         return {_MODULATION.format(index) + leaf: _modulation(head, leaf)}
     for ours, theirs in _BLOCK:

@@ -8,13 +8,13 @@ scale, gate of video, then of text.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
+from ttvcli.core.models.cogvideox.layouts import PUBLIC_PREFIX
 from ttvcli.core.models.rewriting import Recipe, Rewritten, renamed
 
-PUBLIC_PREFIX = "dit."
 PUBLIC_NORM_EPS = 1e-6
 # kind -> (mini-batch, base learning rate) of the public training settings
 PUBLIC_TTT = {"ttt_mlp": (64, 0.1), "ttt_linear": (16, 1.0)}
@@ -68,11 +68,6 @@ def our_name(name: str) -> str:
         ValueError: the name is not one of a TTT-Video DiT.
     """
     return _translate(name, r"layers\.(\d+)\.", "transformer_blocks.{}.", ours=False)
-
-
-def is_public(names: Iterable[str]) -> bool:
-    """Tell whether names are those of a TTT-Video DiT."""
-    return any(name.endswith("patch_embedding.vid_proj.weight") for name in names)
 
 
 def to_public(state: Mapping[str, Tensor], prefix: str = "") -> Rewritten:

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ttv_kernels.ttt_large_chunk import ttt_large_chunk
+from ttv_kernels.ttt_prepare.plain import at_least_fp32
 
 from ttvcli.core.models.ttt.layer import (
     INNER_EXPANSION,
     POST_NORM_EPS,
     State,
     TTTLayer,
-    at_least_fp32,
     project,
 )
 from ttvcli.core.models.ttt.rotary import rotate

@@ -16,6 +16,7 @@ from ttv_kernels.inner_step import TTT_NORM_EPS, Recomputed, piece_sizes
 from ttv_kernels.ttt_linear import ttt_linear
 from ttv_kernels.ttt_mlp import ttt_mlp
 from ttv_kernels.ttt_prepare import ttt_prepare
+from ttv_kernels.ttt_prepare.plain import at_least_fp32
 
 KINDS = ("ttt_linear", "ttt_mlp")
 INNER_EXPANSION = 4
@@ -261,8 +262,3 @@ def project(linear: nn.Linear, x: Tensor, features: slice | None) -> Tensor:
         return linear(x)
     bias = None if linear.bias is None else linear.bias[features]
     return F.linear(x, linear.weight[features], bias)
-
-
-def at_least_fp32(x: Tensor) -> Tensor:
-    """Half precision to fp32; fp32 and fp64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -12,11 +12,6 @@ from ttvcli.core.models.rewriting import Recipe, renamed
 _LOSS = "loss."
 
 
-def is_sat_vae(names: Iterable[str]) -> bool:
-    """Tell whether names are those of a SAT VAE."""
-    return any(name.startswith("encoder.down.") for name in names)
-
-
 def from_sat_vae(names: Iterable[str]) -> dict[str, Recipe]:
     """Recipes of our tensors from SAT's."""
     every = [name for name in names if not name.startswith(_LOSS)]
