@@ -21,6 +21,7 @@ from ttvcli.core.video.decode import scan
 from ttvcli.errors import UsageError
 from ttvcli.workflows import encode_job
 from ttvcli.workflows.encode import EncodeConfig, run
+from ttvcli.workflows.encode_merge import damaged_before
 from ttvcli.workflows.step import Silent
 
 SMALL: dict[str, Any] = {"size": (32, 24), "fps": 16}
@@ -183,6 +184,12 @@ def test_what_was_found_damaged_is_known_to_the_next_run(encoded: Path) -> None:
     hashes = {entry["item"]: entry.get("sha256") for entry in report["skipped"]}
     assert hashes.keys() == {"cut.avi", "noise.mp4", "short.mp4"}
     assert len(hashes["cut.avi"] or "") == 64
+
+
+@pytest.mark.parametrize("text", ["[1]", "half {"])
+def test_a_report_of_something_else_tells_of_no_damage(tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    assert damaged_before(tmp_path) == set()
 
 
 @pytest.mark.slow

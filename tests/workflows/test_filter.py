@@ -288,6 +288,32 @@ def test_rethreshold_asks_for_measurements_first(
         run(config(videos, filtered, rethreshold=True, exclude=("size",)), measurer=refuse)
 
 
+def test_a_decoder_that_died_is_tried_again_and_is_no_obstacle_to_other_thresholds(
+    tmp_path: Path, filtered: Path, videos: Path
+) -> None:
+    out = tmp_path / "clean"
+    shutil.copytree(filtered, out)
+    (source,) = [s for s in find_sources(videos).videos if s.name == "a.mp4"]
+    task = Task(source, key_of(source), out, (), False)
+    filter_measure.write_failure(task, "timeout", "no frame for 120 s")
+    run(config(videos, out, rethreshold=True, **LOOSE), measurer=refuse)
+    assert records_of(out)["a.mp4"]["verdict"] == "unreadable"
+    assert run(config(videos, out, **LOOSE), measurer=inline).measured == 1
+    assert records_of(out)["a.mp4"]["verdict"] == "keep"
+
+
+def test_a_process_that_died_or_hung_is_told_from_the_video(tmp_path: Path, videos: Path) -> None:
+    def losing(tasks: Iterable[Task]) -> Iterator[Message]:
+        for task, kind in zip(tasks, ("crashed", "timeout"), strict=True):
+            yield Message(task, kind, -9)  # type: ignore[arg-type]
+
+    result = run(config(videos, tmp_path / "out", limit=2, **LOOSE), measurer=losing)
+    assert [(entry["reason"], entry["detail"]) for entry in result.failed] == [
+        ("crashed", "the process that decoded it ended with code -9"),
+        ("timeout", "no frame for 120 s"),
+    ]
+
+
 def test_force_measures_everything_again(tmp_path: Path, filtered: Path, videos: Path) -> None:
     out = tmp_path / "clean"
     shutil.copytree(filtered, out)

@@ -432,6 +432,7 @@ def test_a_disk_that_fills_up_leaves_whole_clips_only_and_the_run_goes_on_later(
         ({"short": "keep"}, "short"),
         ({"margin": -1}, "margin"),
         ({"crf": 52}, "crf"),
+        ({"preset": "fastest"}, "preset"),
     ],
 )
 def test_impossible_settings_are_refused(

@@ -77,7 +77,7 @@ Limit = Annotated[int | None, typer.Option("--limit", help="Take only the first 
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", help="Processes; one for each CPU core if not given. Env.: TTV_WORKERS.", min=1
+        "--workers", help="Processes; suits the CPU cores if not given. Env.: TTV_WORKERS.", min=1
     ),
 ]
 Shard = Annotated[

@@ -1,6 +1,7 @@
 """The end of `prep encode`: one manifest and one report, from one run or from many parts."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,12 @@ def _complete(job: Job, found: Outcome) -> bool:
 def damaged_before(folder: Path) -> set[str]:
     """Return the hashes of sources that earlier runs found damaged."""
     found: set[str] = set()
-    for path in [folder / "report.json", *part_files(folder)]:
-        if path.suffix == ".json" and path.exists():
+    parts = (path for path in part_files(folder) if path.suffix == ".json")
+    for path in [folder / "report.json", *parts]:
+        report: Any = None
+        with suppress(OSError, ValueError):
             report = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(report, dict):  # else it is not one of ours
             entries = report.get("skipped") or list(report.get("failures", {}).values())
             found |= {entry["sha256"] for entry in entries if "sha256" in entry}
     return found

@@ -23,7 +23,14 @@ from ttvcli.workflows.filter_job import FilterConfig, Job, prepare
 from ttvcli.workflows.filter_measure import Task, measure_source, write_failure
 from ttvcli.workflows.filter_records import Verdicts, make_report
 from ttvcli.workflows.filter_report import write_html_report
-from ttvcli.workflows.filter_state import clean_up, forget_all, is_current, key_of, read_state
+from ttvcli.workflows.filter_state import (
+    clean_up,
+    forget_all,
+    is_current,
+    is_known,
+    key_of,
+    read_state,
+)
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.process_pool import Message, ProcessPool
 from ttvcli.workflows.step import SILENT, Plan, Progress
@@ -170,7 +177,11 @@ def _check_ours(out: Path) -> None:
 
 
 def _check_measured(job: Job) -> None:
-    missing = [task.source.name for task in _tasks(job)]
+    missing = [
+        source.name
+        for source in job.sources.videos
+        if not is_known(read_state(job.config.out, key_of(source)), source, job.filters)
+    ]
     if missing:
         raise UsageError(
             f"{len(missing)} of {len(job.sources.videos)} videos are not measured, or have changed",
@@ -209,14 +220,19 @@ def _measure_all(job: Job, progress: Progress, measurer: Measurer | None) -> int
             if message.kind == "error":  # not of the video, but of writing down what it is like
                 raise message.value
             if message.kind in ("crashed", "timeout"):
-                detail = f"exit code {message.value} of the decoder's process"
-                write_failure(message.item, message.kind, detail)
+                write_failure(message.item, message.kind, _cause(message, job.config.patience))
             frames += message.value["frames"] if message.kind == "done" else 0
             rate = frames / max(time.monotonic() - began, 1e-3)
             progress.advance(1, frames_per_second=rate)
     progress.finish()
     clean_up(job.config.out)  # workers of a run that was killed may have been writing until now
     return len(tasks)
+
+
+def _cause(message: Message, patience: float) -> str:
+    if message.kind == "timeout":
+        return f"no frame for {patience:g} s"
+    return f"the process that decoded it ended with code {message.value}"
 
 
 def _counted(records: Iterator[Any], progress: Progress) -> Iterator[Any]:

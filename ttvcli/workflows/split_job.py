@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ttvcli import catalog
 from ttvcli.artifacts.manifest import MANIFEST_NAME
 from ttvcli.artifacts.schema import HEADER_NAME, read_header
+from ttvcli.core.video.encode import PRESETS
 from ttvcli.core.video.segments import SegmentRule
 from ttvcli.core.video.shots import ShotDetector
 from ttvcli.errors import UsageError
@@ -87,6 +88,8 @@ class SplitConfig:
             )
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be 0 to 51, got {self.crf}")
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
 
 
 @dataclass(frozen=True)

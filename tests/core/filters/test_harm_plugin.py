@@ -96,6 +96,25 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         FolderChecker(folder)
 
 
+@pytest.mark.parametrize(
+    ("config", "stated", "said"),
+    [
+        ("[]", None, "config.json is no JSON object"),
+        ('{"id2label": {"1": "normal", "2": "gore"}}', None, "id2label does not count"),
+        ('{"id2label": ["normal", "gore"]}', None, "id2label does not count"),
+        ('{"id2label": {"0": "normal", "1": "gore"}}', "[1]", "harm_labels.json is no JSON object"),
+    ],
+)
+def test_files_of_another_form_are_named(
+    config: str, stated: str | None, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    if stated is not None:
+        (tmp_path / LABELS_FILE).write_text(stated)
+    with pytest.raises(ValueError, match=said):
+        check_folder(tmp_path)
+
+
 def test_weights_that_could_run_code_are_not_read(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, LABELS)
     model = transformers.ViTForImageClassification.from_pretrained(folder)
