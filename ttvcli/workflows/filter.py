@@ -198,7 +198,8 @@ def _tasks(job: Job) -> list[Task]:
         key = key_of(source)
         known = read_state(job.config.out, key)
         if not is_current(known, source, job.filters):
-            found[key] = Task(source, key, job.config.out, names, job.config.thumbnails)
+            config = job.config
+            found[key] = Task(source, key, config.out, names, config.thumbnails, job.models)
     return list(found.values())
 
 

@@ -1,5 +1,6 @@
 """What `prep filter` is asked to do, checked before any video is opened."""
 
+import os
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 from ttvcli import catalog
 from ttvcli.core.filters.filter import Filter
 from ttvcli.errors import UsageError, nearest
+from ttvcli.workflows.filter_measure import filter_named
 from ttvcli.workflows.filter_state import key_of
 from ttvcli.workflows.process_pool import machine_workers
 from ttvcli.workflows.video_sources import Sources, find_sources
 
 # Counts up when the lines of the manifest change for the same measurements.
 _RULES = 1
+MODELS_VARIABLE = "TTV_HARM_MODELS"  # folders, with the separator of PATH between them
 
 ALL_FILTERS: dict[str, Filter] = {name: catalog.get("filter", name) for name in catalog.FILTERS}
 # One group of settings for each filter of the catalog, so that `--set blur.min=-30` is checked.
@@ -72,6 +75,7 @@ class Job:
     config: FilterConfig
     sources: Sources
     filters: tuple[Filter, ...]
+    models: tuple[Path, ...]
     workers: int
     listed_again: int = 0  # lines of a manifest that name a video for a second time
 
@@ -105,18 +109,29 @@ def prepare(config: FilterConfig) -> Job:
     videos = list(reversed(once.values()))
     again = len(sources.videos) - len(videos)
     sources = Sources(videos, sources.left_out, sources.dropped)
-    return Job(config, sources, chosen(config), config.workers or machine_workers(), again)
+    models = model_folders()
+    workers = config.workers or machine_workers()
+    return Job(config, sources, chosen(config, models), models, workers, again)
 
 
-def chosen(config: FilterConfig) -> tuple[Filter, ...]:
+def model_folders() -> tuple[Path, ...]:
+    """Folders of models of the user's own that this machine has."""
+    named = os.environ.get(MODELS_VARIABLE, "")
+    return tuple(Path(part) for part in named.split(os.pathsep) if part)
+
+
+def chosen(config: FilterConfig, models: tuple[Path, ...]) -> tuple[Filter, ...]:
     """The filters to run, in the order of the catalog."""
     found = []
     for name, entry in ALL_FILTERS.items():
         if name in config.exclude or not (entry.default or name in config.include):
             continue
+        entry = filter_named(name, models)
         why = entry.missing() if entry.missing is not None else ""
         if why:
-            raise UsageError(f"the filter {name!r} cannot run here: {why}", fix=f"--without {name}")
+            where = MODELS_VARIABLE if entry.with_models is not None and models else ""
+            what = f"the filter {name!r} cannot run here: {why}"
+            raise UsageError(what, where=where, fix=f"--without {name}")
         found.append(entry)
     return tuple(found)
 

@@ -9,6 +9,7 @@ from typing import Any
 from ttvcli import catalog
 from ttvcli.artifacts.atomic import sha256_file
 from ttvcli.core.filters.decode_pass import Measured, measure
+from ttvcli.core.filters.filter import Filter
 from ttvcli.core.video.decode import check_file
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.workflows.filter_state import State, stamp, write_state
@@ -26,6 +27,13 @@ class Task:
     out: Path
     filters: tuple[str, ...]
     thumbnails: bool
+    models: tuple[Path, ...] = ()  # for filters that take them
+
+
+def filter_named(name: str, models: tuple[Path, ...]) -> Filter:
+    """The filter of the catalog, with the user's own models if it takes any."""
+    entry: Filter = catalog.get("filter", name)
+    return entry if entry.with_models is None else entry.with_models(models)
 
 
 def measure_source(task: Task, beat: Callable[[Any], None]) -> dict[str, Any]:
@@ -34,7 +42,7 @@ def measure_source(task: Task, beat: Callable[[Any], None]) -> dict[str, Any]:
     Returns:
         `frames` decoded, and `failed` (reason and detail) or None.
     """
-    filters = [catalog.get("filter", name) for name in task.filters]
+    filters = [filter_named(name, task.models) for name in task.filters]
     counter = _Beats(beat)
     before = stamp(task.source.path)
     state: State = {"name": task.source.name, "stamp": before}

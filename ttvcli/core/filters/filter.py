@@ -8,6 +8,7 @@ videos with each other, from a small record that it made of each in the one pass
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ttvcli.core.filters.frame_view import FrameView
@@ -112,6 +113,7 @@ class Filter:
         default: whether it runs without being asked for.
         missing: tells why it cannot run on this machine; empty if it can.
         shown: False keeps pictures of what it drops out of every report.
+        with_models: makes the same filter with models of the user's own, from folders.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Filter:
     default: bool = True
     missing: Callable[[], str] | None = None
     shown: bool = True
+    with_models: Callable[[tuple[Path, ...]], "Filter"] | None = None
 
     def findings(self, metrics: AllMetrics, limits: Any) -> Iterator[Finding]:
         """Yield what is wrong with a video by its numbers; `limits` is an instance of `limits`."""

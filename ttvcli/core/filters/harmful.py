@@ -4,7 +4,7 @@ A checker scores frames for some of `CATEGORIES`. Categories without a checker a
 which is not the same as harmless; a checker that fails makes the video unsafe. One frame alone
 never decides: single cartoon frames score above 0.9 in the detector of the extra `safety`.
 
-Stronger models are folders named in the environment variable TTV_HARM_MODELS (`harm_plugin`).
+Stronger models are folders (`harm_plugin`).
 """
 
 from __future__ import annotations
