@@ -9,6 +9,13 @@ from typing import Annotated
 
 import typer
 
+Videos = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder of videos (sub-folders too), one video, a manifest, or - for stdin.",
+        show_default=False,
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Where the result goes.", show_default=False)
 ]
