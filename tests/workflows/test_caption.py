@@ -17,6 +17,7 @@ from ttvcli.errors import ArtifactError, Interrupted, UsageError, WorkFailed
 from ttvcli.workflows.caption import CaptionConfig, CaptionResult, plan, run
 from ttvcli.workflows.caption_ask import JOURNAL_NAME
 from ttvcli.workflows.caption_model import FAILED, NoCaption, View
+from ttvcli.workflows.caption_sources import load_library
 from ttvcli.workflows.step import Silent
 from ttvcli.workflows.synth import SynthConfig
 from ttvcli.workflows.synth import run as synth
@@ -217,6 +218,13 @@ def test_answers_for_a_video_that_has_changed_are_not_used(split: Path) -> None:
     second = Counting()
     caption(split, second)
     assert second.asked == ["a.mp4 at 3 s", "b.mp4 at 0 s"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".ndjson"])
+def test_a_manifest_may_have_another_suffix(split: Path, suffix: str) -> None:
+    named = (split / "manifest.jsonl").rename(split / f"clips{suffix}")
+    library = load_library(str(named), None, 0)
+    assert [clip.path.name for clip in library.clips.values()] == ["a.mp4", "b.mp4"]
 
 
 def test_many_at_a_time_give_the_same_manifest(split: Path, tmp_path: Path) -> None:

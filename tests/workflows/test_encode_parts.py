@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from model_files import write_vae
+from step_outputs import snapshot
 from video_files import cut_short, make_video
 
 from ttvcli.artifacts.manifest import read_manifest
@@ -51,11 +52,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(source: Path, out: Path, model: Path, **changes: Any) -> EncodeConfig:
     settings = {"frames": 17, "device": "cpu", **changes}
     return EncodeConfig(source=str(source), out=out, model=str(model), **settings)
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith(".lock"))
-    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from bad_corpus import ANYTHING, READABLE, build, contents
+from step_outputs import snapshot
 from video_files import make_video, real_video
 
 from ttvcli.artifacts.atomic import temporary_beside
@@ -53,11 +54,6 @@ def config(source: Path | str, out: Path, **changes: Any) -> FilterConfig:
 
 def records_of(out: Path) -> dict[str, dict[str, Any]]:
     return {record["source"]: record for record in read_manifest(out)}
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -324,11 +320,11 @@ def test_force_measures_everything_again(tmp_path: Path, filtered: Path, videos:
 
 def test_the_best_copy_is_among_those_that_pass(tmp_path: Path, videos: Path) -> None:
     first = run(config(videos, tmp_path / "out", **LOOSE, limit=2), measurer=inline)
-    assert (first.kept, first.reasons) == (1, {"exact_duplicate": 1})
+    assert (first.kept, first.dropped_by_reason) == (1, {"exact_duplicate": 1})
     strict = {**LOOSE, "duration": step_limits("duration", min=10)}
     # Both are too short: neither is dropped as a copy of something that is not kept.
     second = run(config(videos, tmp_path / "out2", **strict, limit=2), measurer=inline)
-    assert second.reasons == {"too_short": 2}
+    assert second.dropped_by_reason == {"too_short": 2}
 
 
 def test_the_html_report_holds_everything_itself(

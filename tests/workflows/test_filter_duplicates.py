@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import Ran, run_ttv
+from vision_model import save_classifier
 
 from ttvcli.core.filters import harm_filter
 from ttvcli.core.filters.decode_pass import measure
@@ -134,23 +135,8 @@ def test_pictures_of_what_is_harmful_are_never_shown() -> None:
 def test_a_model_folder_drops_what_it_finds_through_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=32,
-        patch_size=16,
-        id2label={0: "normal", 1: "gore"},
-        label2id={"normal": 0, "gore": 1},
-    )
-    model = transformers.ViTForImageClassification(config)
-    model.classifier.bias.data = model.classifier.bias.new_tensor([-9.0, 9.0])  # sees it everywhere
-    folder = tmp_path / "model"
-    model.save_pretrained(folder)
-    about = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    # sees it everywhere
+    folder = save_classifier(tmp_path / "model", ["normal", "gore"], bias=[-9.0, 9.0])
     raw = tmp_path / "raw"
     raw.mkdir()
     write_video(raw / "clip.mp4", film(1), 12)

@@ -50,7 +50,9 @@ class RowFile:
         try:
             yield
         except KeyboardInterrupt:
-            kept = f"{len(self.rows)} rows are in {self._path}" if self._path else "no rows are kept"
+            kept = (
+                f"{len(self.rows)} rows are in {self._path}" if self._path else "no rows are kept"
+            )
             raise Interrupted(
                 f"interrupted{where}; {kept}",
                 fix="a benchmark starts over; --rows and another --out measure the rest",

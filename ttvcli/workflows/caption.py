@@ -28,7 +28,7 @@ from ttvcli.workflows.caption_model import (
     read_instruction,
 )
 from ttvcli.workflows.caption_sources import Library, load_library
-from ttvcli.workflows.step import SILENT, Plan, Progress, StopRequest, stop_on_signal
+from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress, StopRequest, stop_on_signal
 
 REPORT_NAME = "captions.json"
 _OF_A_CAPTION = ("caption", "language", "caption_source", "caption_problem")
@@ -37,7 +37,7 @@ __all__ = ["CaptionConfig", "CaptionResult", "plan", "run"]
 
 
 @dataclass(frozen=True)
-class CaptionResult:
+class CaptionResult(PlainResult):
     """What a run did; `open` segments are without a usable caption, and listed in `failed`."""
 
     paths: list[Path]
@@ -47,18 +47,6 @@ class CaptionResult:
     open: int
     fill_in: Path | None
     failed: list[dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as one JSON object."""
-        return {
-            "paths": [str(path) for path in self.paths],
-            "videos": self.videos,
-            "segments": self.segments,
-            "captioned": self.captioned,
-            "open": self.open,
-            "fill_in": None if self.fill_in is None else str(self.fill_in),
-            "failed": self.failed,
-        }
 
 
 def plan(config: CaptionConfig) -> Plan:

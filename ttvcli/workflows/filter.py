@@ -33,7 +33,7 @@ from ttvcli.workflows.filter_state import (
 )
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.process_pool import Message, ProcessPool
-from ttvcli.workflows.step import SILENT, Plan, Progress
+from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
 
 REPORT_NAME = "report.json"
 _BYTES_PER_VIDEO = 6_000  # state and line of the manifest
@@ -47,7 +47,7 @@ Measurer = Callable[[Iterable[Task]], Iterator[Message]]
 
 
 @dataclass(frozen=True)
-class FilterResult:
+class FilterResult(PlainResult):
     """What a run did; `measured` counts the videos that this run decoded."""
 
     paths: list[Path]
@@ -55,20 +55,8 @@ class FilterResult:
     kept: int
     dropped: int
     measured: int
-    reasons: dict[str, int]
+    dropped_by_reason: dict[str, int]
     failed: list[dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as one JSON object."""
-        return {
-            "paths": [str(path) for path in self.paths],
-            "videos": self.videos,
-            "kept": self.kept,
-            "dropped": self.dropped,
-            "measured": self.measured,
-            "dropped_by_reason": self.reasons,
-            "failed": self.failed,
-        }
 
 
 def plan(config: FilterConfig) -> Plan:
@@ -143,7 +131,7 @@ def run(
         kept=kept,
         dropped=dropped,
         measured=measured,
-        reasons=dict(verdicts.reasons.most_common()),
+        dropped_by_reason=dict(verdicts.reasons.most_common()),
         failed=verdicts.failed,
     )
 

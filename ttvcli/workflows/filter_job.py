@@ -1,7 +1,7 @@
 """What `prep filter` is asked to do, checked before any video is opened."""
 
 import os
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ttvcli.errors import UsageError, nearest
 from ttvcli.workflows.filter_measure import filter_named
 from ttvcli.workflows.filter_state import key_of
 from ttvcli.workflows.process_pool import machine_workers
-from ttvcli.workflows.video_sources import Sources, find_sources
+from ttvcli.workflows.video_sources import Sources, check_apart, find_sources
 
 # Counts up when the lines of the manifest change for the same measurements.
 _RULES = 1
@@ -101,14 +101,12 @@ def prepare(config: FilterConfig) -> Job:
         ArtifactError: no source.
         UsageError: a filter that cannot run here, or an output among the sources.
     """
-    sources = find_sources(config.source)
-    if config.limit:
-        sources = Sources(sources.videos[: config.limit], sources.left_out, sources.dropped)
-    _check_apart(config)
+    sources = find_sources(config.source).first(config.limit)
+    check_apart(config.source, config.out)
     once = {key_of(source): source for source in reversed(sources.videos)}
     videos = list(reversed(once.values()))
     again = len(sources.videos) - len(videos)
-    sources = Sources(videos, sources.left_out, sources.dropped)
+    sources = replace(sources, videos=videos)
     models = model_folders()
     workers = config.workers or machine_workers()
     return Job(config, sources, chosen(config, models), models, workers, again)
@@ -134,19 +132,6 @@ def chosen(config: FilterConfig, models: tuple[Path, ...]) -> tuple[Filter, ...]
             raise UsageError(what, where=where, fix=f"--without {name}")
         found.append(entry)
     return tuple(found)
-
-
-def _check_apart(config: FilterConfig) -> None:
-    if config.source == "-":
-        return
-    source = Path(config.source)
-    folder = source if source.is_dir() else source.parent
-    if config.out.exists() and folder.resolve() == config.out.resolve():
-        raise UsageError(
-            "the output would be among the source videos",
-            where=str(config.out),
-            fix="choose another --out; sources are never changed",
-        )
 
 
 def limit_helps(entry: Filter) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.manifest import (
     MANIFEST_NAME,
     ManifestWriter,
@@ -86,9 +87,12 @@ class OutputFolder:
         self.done |= {record["id"]: record for record in records}
         self.own |= present
 
-    def adopt(self) -> None:
-        """Take over the lines of all parts."""
+    def complete(self, records: list[dict[str, Any]], report: dict[str, Any]) -> None:
+        """Write the manifest and the report of all items; what parts left is in them then."""
         self.own = set(self.done)
+        self.finish(records)
+        write_json(self.path / "report.json", report)
+        remove_parts(self.path)
 
     def _write(self, records: list[dict[str, Any]]) -> None:
         """Replace the manifest, if that changes it."""

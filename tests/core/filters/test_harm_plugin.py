@@ -1,38 +1,16 @@
 """A classifier in a folder becomes a checker: exactly its probabilities, by category."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from vision_model import save_classifier
 
 from ttvcli.core.filters.harm_plugin import LABELS_FILE, FolderChecker, check_folder
 
 transformers = pytest.importorskip("transformers")
 LABELS = ["normal", "porn", "sexy", "gore"]
-
-
-def save_classifier(folder: Path, labels: list[str], problem: str | None = None) -> Path:
-    """Write a tiny classifier of random weights as transformers does."""
-    torch.manual_seed(0)
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=32,
-        patch_size=16,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-        problem_type=problem,
-        initializer_range=0.5,
-    )
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
-    size = {"height": 32, "width": 32}
-    about = {"image_processor_type": "ViTImageProcessor", "size": size, "do_resize": True}
-    (folder / "preprocessor_config.json").write_text(json.dumps(about))
-    return folder
 
 
 def frame() -> np.ndarray:
