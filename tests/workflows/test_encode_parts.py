@@ -180,6 +180,7 @@ def test_what_was_found_damaged_is_known_to_the_next_run(encoded: Path) -> None:
     hashes = {entry["item"]: entry.get("sha256") for entry in report["skipped"]}
     assert hashes.keys() == {"cut.avi", "noise.mp4", "short.mp4"}
     assert len(hashes["cut.avi"] or "") == 64
+    assert damaged_before(encoded) == {hashes["cut.avi"], hashes["short.mp4"]}
 
 
 @pytest.mark.parametrize("text", ["[1]", "half {"])

@@ -303,7 +303,7 @@ def _duplicates(config: BenchDataConfig, progress: Progress) -> Iterator[dict[st
     progress.start("searching for duplicates", len(sizes), "sizes")
     for row in growth_rows(sizes):
         progress.advance()
-        yield {**row, "row": "duplicates"}
+        yield row
 
 
 def _title(row: dict[str, Any]) -> str:

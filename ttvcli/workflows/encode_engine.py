@@ -167,7 +167,6 @@ def _take(batch: list[Item], results: list[_Sent], job: Job, hooks: Hooks) -> No
             state.new[clip.clip] = clip
             hooks.add(state, clip)
             hooks.advance(job.config.frames)
-        state.ended = sent.broken is None
 
 
 class _Actor:

@@ -31,7 +31,6 @@ class SourceState:
     begin: Begin | None = None
     new: dict[int, Clip] = field(default_factory=dict)
     held_back: Clip | None = None
-    ended: bool = False
     broken: Broken | None = None
 
     @property
@@ -161,7 +160,6 @@ class SourceEncoder:
         if state.held_back is not None:
             self.add(state, state.held_back)
         state.held_back = None
-        state.ended = True
 
     def _discard(self, state: SourceState) -> None:
         """Delete what was made of a source that turned out to be another than it seemed."""
