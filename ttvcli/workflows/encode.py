@@ -18,12 +18,12 @@ from ttvcli.core.video.decode import probe
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.workflows.decode_pool import open_decoder
 from ttvcli.workflows.decode_worker import DecodeTask, Looked, LookTask
-from ttvcli.workflows.encode_engine import ENGINES, Hooks, Item
+from ttvcli.workflows.encode_engine import ENGINES, Item
 from ttvcli.workflows.encode_estimate import bytes_per_clip, seconds_per_clip
 from ttvcli.workflows.encode_job import EncodeConfig, Job, expected_clips, prepare
 from ttvcli.workflows.encode_merge import damaged_before, is_sound, items_hash, merge
 from ttvcli.workflows.encode_records import Clip, clip_record, make_report, outcome
-from ttvcli.workflows.encode_source import Encoder, SourceState
+from ttvcli.workflows.encode_source import Encoder, Hooks, SourceState
 from ttvcli.workflows.encode_verify import verify
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder

@@ -15,7 +15,7 @@ from typing import Any
 from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import MANIFEST_NAME, write_manifest
-from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, read_header
+from ttvcli.artifacts.schema import claim_folder, header
 from ttvcli.core.video.decode import probe
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.errors import UsageError
@@ -32,6 +32,7 @@ from ttvcli.workflows.filter_state import (
     read_state,
 )
 from ttvcli.workflows.free_space import check_free_space
+from ttvcli.workflows.output_folder import check_ours
 from ttvcli.workflows.process_pool import Message, ProcessPool
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
 
@@ -139,7 +140,7 @@ def run(
 def _claim(job: Job) -> None:
     """Make the folder ours, or continue there; refuse what is not there to be judged again."""
     out, config = job.config.out, job.config
-    _check_ours(out)
+    check_ours(out, "filtered")
     if config.rethreshold:
         _check_measured(job)
     if config.force:
@@ -151,17 +152,6 @@ def _claim(job: Job) -> None:
         fix = "--rethreshold judges again by what was measured, --force measures everything again"
         raise UsageError(error.what, where=error.where, fix=fix) from None
     clean_up(out)
-
-
-def _check_ours(out: Path) -> None:
-    if (out / HEADER_NAME).exists():
-        kind = read_header(out).get("kind")
-        if kind != "filtered":
-            where, fix = str(out), "choose another --out"
-            raise UsageError(f"the output folder holds {kind}, not verdicts", where=where, fix=fix)
-    elif (out / MANIFEST_NAME).exists():
-        what = "the output folder has a manifest of something else"
-        raise UsageError(what, where=str(out), fix="choose another --out")
 
 
 def _check_measured(job: Job) -> None:

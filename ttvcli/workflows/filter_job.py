@@ -8,7 +8,6 @@ from typing import Any
 from ttvcli import catalog
 from ttvcli.core.filters.filter import Filter
 from ttvcli.errors import UsageError, nearest
-from ttvcli.workflows.filter_measure import filter_named
 from ttvcli.workflows.filter_state import key_of
 from ttvcli.workflows.process_pool import machine_workers
 from ttvcli.workflows.video_sources import Sources, check_apart, find_sources
@@ -124,7 +123,7 @@ def chosen(config: FilterConfig, models: tuple[Path, ...]) -> tuple[Filter, ...]
     for name, entry in ALL_FILTERS.items():
         if name in config.exclude or not (entry.default or name in config.include):
             continue
-        entry = filter_named(name, models)
+        entry = entry.equipped(models)
         why = entry.missing() if entry.missing is not None else ""
         if why:
             where = MODELS_VARIABLE if entry.with_models is not None and models else ""

@@ -30,19 +30,15 @@ class Task:
     models: tuple[Path, ...] = ()  # for filters that take them
 
 
-def filter_named(name: str, models: tuple[Path, ...]) -> Filter:
-    """The filter of the catalog, with the user's own models if it takes any."""
-    entry: Filter = catalog.get("filter", name)
-    return entry if entry.with_models is None else entry.with_models(models)
-
-
 def measure_source(task: Task, beat: Callable[[Any], None]) -> dict[str, Any]:
     """Measure a source and write its state; `beat` gets the number of frames now and then.
 
     Returns:
         `frames` decoded, and `failed` (reason and detail) or None.
     """
-    filters = [filter_named(name, task.models) for name in task.filters]
+    filters: list[Filter] = [
+        catalog.get("filter", name).equipped(task.models) for name in task.filters
+    ]
     counter = _Beats(beat)
     before = stamp(task.source.path)
     state: State = {"name": task.source.name, "stamp": before}

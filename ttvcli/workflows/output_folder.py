@@ -52,7 +52,7 @@ class OutputFolder:
             UsageError: it holds something else, or was made with other settings and not `force`.
         """
         refuse_force(shard, force)
-        _check_ours(path, header["kind"])
+        check_ours(path, header["kind"])
         if force:
             _remove_results(path)
         claim_folder(path, header, force=force)
@@ -110,7 +110,8 @@ def _records(manifest: Path) -> list[dict[str, Any]]:
         return []  # parts were merged in this moment
 
 
-def _check_ours(path: Path, kind: str) -> None:
+def check_ours(path: Path, kind: str) -> None:
+    """Raise UsageError if a folder holds anything else than results of this kind."""
     if (path / HEADER_NAME).exists():
         found = read_header(path).get("kind")
         if found != kind:

@@ -131,6 +131,10 @@ class Filter:
     shown: bool = True
     with_models: Callable[[tuple[Path, ...]], "Filter"] | None = None
 
+    def equipped(self, folders: tuple[Path, ...]) -> "Filter":
+        """The filter with models of the user's own, if it takes any."""
+        return self if self.with_models is None else self.with_models(folders)
+
     def findings(self, metrics: AllMetrics, limits: Any) -> Iterator[Finding]:
         """Yield what is wrong with a video by its numbers; `limits` is an instance of `limits`."""
         own = metrics.get(self.name)
