@@ -308,6 +308,20 @@ def test_a_bad_caption_in_the_table_is_refused_and_kept(split: Path) -> None:
     assert table.read_text().count('"caption": "a dog"') == 2
 
 
+def test_rows_of_segments_that_are_not_there_are_told(split: Path, tmp_path: Path) -> None:
+    class Listening(Silent):
+        told: list[str] = []
+
+        def warn(self, text: str) -> None:
+            self.told.append(text)
+
+    table = tmp_path / "mine.csv"
+    table.write_text(f"id,segment,text\na,1,{ANSWER}\na,3,{ANSWER}\nb,7,{ANSWER}\n")
+    result = run(CaptionConfig(source=str(split), from_file=table, sheets=False), Listening())
+    assert result.captioned == 1
+    assert any("mine.csv: 2 rows name a segment" in text for text in Listening.told)
+
+
 def test_any_table_can_be_given_and_good_captions_need_force(split: Path, tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
     table.write_text(f"video,start,text\n{split}/a.mp4,3,{ANSWER}\nb,,{ANSWER}\nx.mp4,,{ANSWER}\n")

@@ -13,6 +13,7 @@ from bad_corpus import ANYTHING, READABLE, build, contents
 from step_outputs import snapshot
 from video_files import make_video, real_video
 
+from ttvcli.artifacts import atomic
 from ttvcli.artifacts.atomic import temporary_beside
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
@@ -308,6 +309,18 @@ def test_a_process_that_died_or_hung_is_told_from_the_video(tmp_path: Path, vide
         ("crashed", "the process that decoded it ended with code -9"),
         ("timeout", "no frame for 120 s"),
     ]
+
+
+def test_a_large_file_shows_signs_of_life_while_it_is_hashed(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filter_measure, "_BETWEEN_BEATS", -1.0)
+    monkeypatch.setattr(atomic, "_PIECE", 64)
+    (source,) = [s for s in find_sources(videos).videos if s.name == "a.mp4"]
+    beats: list[int] = []
+    measure_source(Task(source, key_of(source), tmp_path, ("duration",), False), beats.append)
+    assert beats[:4] == [16, 32, 48, 64]
+    assert len(beats) - 4 == -(-source.path.stat().st_size // 64)
 
 
 def test_force_measures_everything_again(tmp_path: Path, filtered: Path, videos: Path) -> None:

@@ -140,7 +140,7 @@ def run(
 def _claim(job: Job) -> None:
     """Make the folder ours, or continue there; refuse what is not there to be judged again."""
     out, config = job.config.out, job.config
-    check_ours(out, "filtered")
+    check_ours(out, "filtered", "verdicts")
     if config.rethreshold:
         _check_measured(job)
     if config.force:

@@ -47,7 +47,7 @@ def measure_source(task: Task, beat: Callable[[Any], None]) -> dict[str, Any]:
         check_file(task.source.path)
         found = measure(task.source.path, filters, thumbnails=task.thumbnails, beat=counter)
         # After decoding: what is no video is not read to its end.
-        state["sha256"] = sha256_file(task.source.path)
+        state["sha256"] = sha256_file(task.source.path, counter.alive)
         if stamp(task.source.path) != before:
             raise UnreadableVideo("changed")
         state |= _facts(found) | {"filters": {item.name: item.version for item in filters}}
@@ -90,7 +90,7 @@ def _facts(found: Measured) -> State:
 
 
 class _Beats:
-    """Passes the number of frames on, but not every time."""
+    """Passes the number of frames on as a sign of life, but not every time."""
 
     def __init__(self, beat: Callable[[Any], None]) -> None:
         self.frames = 0
@@ -99,6 +99,11 @@ class _Beats:
 
     def __call__(self, frames: int) -> None:
         self.frames = frames
-        if frames % 16 == 0 and time.monotonic() - self._last > _BETWEEN_BEATS:
+        if frames % 16 == 0:
+            self.alive()
+
+    def alive(self) -> None:
+        """Give a sign of life, if the last one was some time ago."""
+        if time.monotonic() - self._last > _BETWEEN_BEATS:
             self._last = time.monotonic()
-            self._beat(frames)
+            self._beat(self.frames)

@@ -110,13 +110,13 @@ def _records(manifest: Path) -> list[dict[str, Any]]:
         return []  # parts were merged in this moment
 
 
-def check_ours(path: Path, kind: str) -> None:
-    """Raise UsageError if a folder holds anything else than results of this kind."""
+def check_ours(path: Path, kind: str, called: str = "") -> None:
+    """Raise UsageError if a folder holds anything else than results of this kind, `called` so."""
     if (path / HEADER_NAME).exists():
         found = read_header(path).get("kind")
         if found != kind:
             raise UsageError(
-                f"the output folder holds {found}, not {kind}",
+                f"the output folder holds {found}, not {called or kind}",
                 where=str(path),
                 fix="choose another --out",
             )

@@ -65,7 +65,7 @@ class HarmFilterMeter:
         """Look at two frames a second."""
         if self._meter.wants(view.time):
             width, height = view.frame.width, view.frame.height
-            if int(view.frame.rotation) // 90 % 2:
+            if view.turns % 2:
                 width, height = height, width
             scale = CHECKED_SIDE / min(width, height)
             self._meter.add(view.rgb((round(width * scale), round(height * scale))), view.time)
