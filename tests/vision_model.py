@@ -1,7 +1,9 @@
-"""A vision-language model of random weights, small enough to be made and asked in a test."""
+"""Models that see, of random weights, small enough to be made and asked in a test."""
 
+import json
 from pathlib import Path
 
+import pytest
 import torch
 
 WORDS = [
@@ -81,4 +83,32 @@ def write_vision_model(folder: Path) -> Path:
         model = LlavaForConditionalGeneration(config)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+def save_classifier(
+    folder: Path, labels: list[str], problem: str | None = None, bias: list[float] | None = None
+) -> Path:
+    """Write a tiny image classifier of random weights as transformers does."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        problem_type=problem,
+        initializer_range=0.5,
+    )
+    model = transformers.ViTForImageClassification(config)
+    if bias is not None:
+        model.classifier.bias.data = torch.tensor(bias)
+    model.save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    about = {"image_processor_type": "ViTImageProcessor", "size": size, "do_resize": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(about))
     return folder

@@ -43,6 +43,7 @@ def test_every_form_gives_the_same_row(tmp_path: Path, name: str, text: str) -> 
         ("m.csv", "caption\nx\n", "row 2 has none of path"),
         ("m.jsonl", "[1]", "entry 1"),
         ("m.jsonl", '{"path": "a", "caption": "b", "segment": "two"}', "numbers"),
+        ("m.jsonl", '{"path": "a", "caption": "b", "segment": Infinity}', "numbers"),
         ("m.xlsx", "", ".jsonl"),
     ],
 )

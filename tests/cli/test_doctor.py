@@ -1,11 +1,14 @@
 """`ttv doctor`: exit code, problems with fixes, misspelt variables."""
 
+import re
 from pathlib import Path
 
 import pytest
 from helpers import run_ttv
 
+import ttvcli
 from ttvcli.artifacts import model_folder
+from ttvcli.cli.settings import ENVIRONMENT, OTHER_VARIABLES
 
 
 def checks(**env: str) -> tuple[int, dict[str, dict]]:
@@ -60,3 +63,9 @@ def test_a_misspelt_variable_is_pointed_at(model: Path) -> None:
     assert "did you mean TTV_DEVICE" in found["TTV_DEVIC"]["fix"]
     assert found["TTV_THREADS"]["state"] == "ok"
     assert found["threads"]["value"] == "limited to 2"
+
+
+def test_every_variable_that_the_program_reads_is_known() -> None:
+    sources = [path.read_text() for path in Path(ttvcli.__file__).parent.rglob("*.py")]
+    read = set(re.findall(r'"(TTV_[A-Z_]+)"', "".join(sources)))
+    assert {*ENVIRONMENT, *OTHER_VARIABLES} == read

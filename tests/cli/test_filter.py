@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import run_ttv
+from step_outputs import snapshot
 from video_files import make_video
 
 from ttvcli.workflows import filter as step
@@ -39,11 +40,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, videos: Path) -> Path:
 def command(videos: Path, out: Path) -> list[str]:
     words = ["prep", "filter", str(videos), "--out", str(out), "--workers", "2"]
     return [*words, "--profile", "any-size", "--without", "motion,repeats"]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def test_everything_but_the_path_goes_to_stderr(whole: Path, videos: Path) -> None:
@@ -114,7 +110,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
         codes.append(process.wait())
     assert -signal.SIGKILL in codes
     assert run_ttv(*command(videos, out)).code == 5
-    assert files(out) == files(whole)
+    assert snapshot(out) == snapshot(whole)
 
 
 @pytest.mark.slow
@@ -125,7 +121,7 @@ def test_twenty_kills_at_random_moments_change_nothing(
     out, kills = tmp_path / "killed", 0
     for _ in range(20):
         if (out / "manifest.jsonl").exists():  # this one came through: the next begins anew
-            assert files(out) == files(whole)
+            assert snapshot(out) == snapshot(whole)
             shutil.rmtree(out)
         process = start(videos, out)
         there = len(list(out.glob("state/??/*.json")))
@@ -135,7 +131,7 @@ def test_twenty_kills_at_random_moments_change_nothing(
         kills += process.wait() == -signal.SIGKILL
     assert kills >= 15
     assert run_ttv(*command(videos, out)).code == 5
-    assert files(out) == files(whole)
+    assert snapshot(out) == snapshot(whole)
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_continues(
@@ -148,7 +144,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues(
     assert process.wait(timeout=60) == 130
     assert not (out / "manifest.jsonl").exists()
     assert run_ttv(*command(videos, out)).code == 5
-    assert files(out) == files(whole)
+    assert snapshot(out) == snapshot(whole)
 
 
 @pytest.fixture
@@ -185,6 +181,6 @@ def test_a_full_disk_is_said_and_the_same_command_continues(
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     assert run_ttv(*command(videos, out)).code == 5
-    found = files(out)  # one folder further down than the other
+    found = snapshot(out)  # one folder further down than the other
     found["manifest.jsonl"] = found["manifest.jsonl"].replace(b'"../../../', b'"../../')
-    assert found == files(whole)
+    assert found == snapshot(whole)

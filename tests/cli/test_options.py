@@ -8,11 +8,12 @@ import pytest
 import typer
 from helpers import run_ttv
 
+from ttvcli.cli import run_step
 from ttvcli.cli.main import COMMANDS, build_app
 from ttvcli.cli.run_step import config_name
 from ttvcli.cli.settings import leaves
 
-STEPS = [m for m, _ in COMMANDS if hasattr(import_module(f"ttvcli.cli.{m}"), "execute")]
+STEPS = [module for module, _ in COMMANDS if module not in ("info", "doctor")]
 
 
 def all_commands() -> dict[str, Any]:
@@ -33,9 +34,7 @@ def test_every_flag_sets_a_field_of_the_same_name(
 ) -> None:
     calls: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(
-        import_module(f"ttvcli.cli.{module}"),
-        "execute",
-        lambda step, flags, **rest: calls.append((step, flags)),
+        run_step, "execute", lambda step, flags, **rest: calls.append((step, flags))
     )
     ran = run_ttv(*module.replace("_", "-").split("."))
     assert ran.code == 0, ran.stderr

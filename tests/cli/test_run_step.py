@@ -13,8 +13,8 @@ import typer
 from helpers import Ran, run_ttv
 
 from ttvcli.cli import main as main_module
-from ttvcli.cli.options import ConfigFile, DryRun, Json, Out, Quiet, Seed, Set, ShowConfig
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Out, Seed
+from ttvcli.cli.run_step import step_command
 from ttvcli.errors import ArtifactError, Interrupted, WorkFailed, WouldNotFit
 from ttvcli.workflows.step import Plan, Progress, StepResult
 
@@ -30,29 +30,13 @@ class TrimConfig:
 
 
 def register(app: typer.Typer) -> None:
-    @app.command("info")
-    def trim(
+    @step_command(app, "trim")
+    def info(
         source: Annotated[str | None, typer.Argument()] = None,
         out: Out = None,
         seed: Seed = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Trim."""
-        execute(
-            "trim",
-            {"source": source, "out": out, "seed": seed},
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )
 
 
 @pytest.fixture

@@ -1,16 +1,13 @@
 """`ttv prep split` as a program: exit codes, output, pipes, and what a kill -9 leaves."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from helpers import run_ttv
 from numbered_video import write_numbered
+from step_outputs import kill_each, snapshot
 
 
 @pytest.fixture(scope="module")
@@ -77,27 +74,10 @@ def test_a_manifest_can_be_piped_in(tmp_path: Path, videos: Path) -> None:
     assert [json.loads(r)["segments"][0]["caption"] for r in records] == ["piped", "piped"]
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
 def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path, videos: Path) -> None:
     assert run_ttv(*command(videos, tmp_path / "whole")).code == 0
     out = tmp_path / "killed"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    # Each process dies when this many clips are there, or begun under a temporary name.
-    codes = []
-    for clips in (0, 2, 5):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ttvcli", *command(videos, out), "--quiet"], env=environment
-        )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if len(list(out.glob("*.mp4"))) >= clips and (out / "ttv.json").exists():
-                break
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        codes.append(process.wait())
+    codes = kill_each(command(videos, out), out, "*.mp4", (0, 2, 5))
     assert -signal.SIGKILL in codes
     assert run_ttv(*command(videos, out)).code == 0
-    assert files(out) == files(tmp_path / "whole")
+    assert snapshot(out) == snapshot(tmp_path / "whole")

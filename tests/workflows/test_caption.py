@@ -17,6 +17,7 @@ from ttvcli.errors import ArtifactError, Interrupted, UsageError, WorkFailed
 from ttvcli.workflows.caption import CaptionConfig, CaptionResult, plan, run
 from ttvcli.workflows.caption_ask import JOURNAL_NAME
 from ttvcli.workflows.caption_model import FAILED, NoCaption, View
+from ttvcli.workflows.caption_sources import load_library
 from ttvcli.workflows.step import Silent
 from ttvcli.workflows.synth import SynthConfig
 from ttvcli.workflows.synth import run as synth
@@ -219,6 +220,13 @@ def test_answers_for_a_video_that_has_changed_are_not_used(split: Path) -> None:
     assert second.asked == ["a.mp4 at 3 s", "b.mp4 at 0 s"]
 
 
+@pytest.mark.parametrize("suffix", [".json", ".ndjson"])
+def test_a_manifest_may_have_another_suffix(split: Path, suffix: str) -> None:
+    named = (split / "manifest.jsonl").rename(split / f"clips{suffix}")
+    library = load_library(str(named), None, 0)
+    assert [clip.path.name for clip in library.clips.values()] == ["a.mp4", "b.mp4"]
+
+
 def test_many_at_a_time_give_the_same_manifest(split: Path, tmp_path: Path) -> None:
     caption(split, Counting(), out=tmp_path / "one", force=True)
     caption(split, Counting(at_once=3), out=tmp_path / "many", force=True)
@@ -298,6 +306,20 @@ def test_a_bad_caption_in_the_table_is_refused_and_kept(split: Path) -> None:
     result = caption(split, sheets=False, from_file=table)
     assert {entry["reason"] for entry in result.failed} == {"too_short"}
     assert table.read_text().count('"caption": "a dog"') == 2
+
+
+def test_rows_of_segments_that_are_not_there_are_told(split: Path, tmp_path: Path) -> None:
+    class Listening(Silent):
+        told: list[str] = []
+
+        def warn(self, text: str) -> None:
+            self.told.append(text)
+
+    table = tmp_path / "mine.csv"
+    table.write_text(f"id,segment,text\na,1,{ANSWER}\na,3,{ANSWER}\nb,7,{ANSWER}\n")
+    result = run(CaptionConfig(source=str(split), from_file=table, sheets=False), Listening())
+    assert result.captioned == 1
+    assert any("mine.csv: 2 rows name a segment" in text for text in Listening.told)
 
 
 def test_any_table_can_be_given_and_good_captions_need_force(split: Path, tmp_path: Path) -> None:

@@ -45,6 +45,24 @@ def test_frames_and_instruction_are_sent_as_a_chat_message(monkeypatch: pytest.M
     assert abs(float(picture.mean()) - 200) < 2
 
 
+def test_a_key_from_a_file_may_end_with_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONER_API_KEY", "secret\n")
+    with chat_server() as server:
+        captioner(server.url)(VIEW)
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("key", ["sec\nret", "“secret”"])
+def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTIONER_API_KEY", key)
+    with pytest.raises(UsageError, match="the key of the server") as refused:
+        captioner("http://127.0.0.1:9/v1", captioner_model="m")
+    assert refused.value.where == "CAPTIONER_API_KEY"
+    assert "ret" not in str(refused.value)
+
+
 def test_the_address_may_be_that_of_the_completions() -> None:
     with chat_server() as server:
         assert captioner(f"{server.url}/chat/completions/", captioner_model="m")(VIEW) == ANSWER

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from model_files import write_text_encoder
+from step_outputs import snapshot
 
 from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.embeddings import load_embeddings
@@ -53,10 +54,6 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(source: Path | str, out: Path, model: Path, **changes: Any) -> EmbedTextConfig:
     return EmbedTextConfig(source=str(source), out=out, model=str(model), device="cpu", **changes)
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from model_files import write_vae
+from step_outputs import Recorder, snapshot
 from video_files import cut_short, make_audio, make_video, real_video
 
 from ttvcli.artifacts.latents import load_latents
@@ -22,26 +23,6 @@ from ttvcli.core.video.picture import PictureReader
 from ttvcli.errors import ArtifactError, ExitCode, UsageError, WouldNotFit
 from ttvcli.workflows import components, encode, encode_job
 from ttvcli.workflows.encode import EncodeConfig, plan, run
-from ttvcli.workflows.step import Silent
-
-
-class Recorder(Silent):
-    """Progress that counts."""
-
-    def __init__(self) -> None:
-        self.totals: dict[str, int | None] = {}
-        self.counts: dict[str, int] = {}
-        self.stage = ""
-
-    def start(
-        self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
-    ) -> None:
-        self.stage = description
-        self.totals[description] = total
-        self.counts[description] = 0
-
-    def advance(self, n: int = 1, **fields: Any) -> None:
-        self.counts[self.stage] += n
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,10 +75,6 @@ FAILED = {
 def config(source: Path | str, out: Path, model: Path, **changes: Any) -> EncodeConfig:
     settings = {"frames": 17, "device": "cpu", **changes}
     return EncodeConfig(source=str(source), out=out, model=str(model), **settings)
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from model_files import write_vae
+from step_outputs import snapshot
 from video_files import cut_short, make_video
 
 from ttvcli.artifacts.manifest import read_manifest
@@ -21,6 +22,7 @@ from ttvcli.core.video.decode import scan
 from ttvcli.errors import UsageError
 from ttvcli.workflows import encode_job
 from ttvcli.workflows.encode import EncodeConfig, run
+from ttvcli.workflows.encode_merge import damaged_before
 from ttvcli.workflows.step import Silent
 
 SMALL: dict[str, Any] = {"size": (32, 24), "fps": 16}
@@ -50,11 +52,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(source: Path, out: Path, model: Path, **changes: Any) -> EncodeConfig:
     settings = {"frames": 17, "device": "cpu", **changes}
     return EncodeConfig(source=str(source), out=out, model=str(model), **settings)
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith(".lock"))
-    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -183,6 +180,13 @@ def test_what_was_found_damaged_is_known_to_the_next_run(encoded: Path) -> None:
     hashes = {entry["item"]: entry.get("sha256") for entry in report["skipped"]}
     assert hashes.keys() == {"cut.avi", "noise.mp4", "short.mp4"}
     assert len(hashes["cut.avi"] or "") == 64
+    assert damaged_before(encoded) == {hashes["cut.avi"], hashes["short.mp4"]}
+
+
+@pytest.mark.parametrize("text", ["[1]", "half {"])
+def test_a_report_of_something_else_tells_of_no_damage(tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    assert damaged_before(tmp_path) == set()
 
 
 @pytest.mark.slow

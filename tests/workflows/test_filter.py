@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from bad_corpus import ANYTHING, READABLE, build, contents
+from step_outputs import snapshot
 from video_files import make_video, real_video
 
+from ttvcli.artifacts import atomic
 from ttvcli.artifacts.atomic import temporary_beside
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
@@ -53,11 +55,6 @@ def config(source: Path | str, out: Path, **changes: Any) -> FilterConfig:
 
 def records_of(out: Path) -> dict[str, dict[str, Any]]:
     return {record["source"]: record for record in read_manifest(out)}
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +285,44 @@ def test_rethreshold_asks_for_measurements_first(
         run(config(videos, filtered, rethreshold=True, exclude=("size",)), measurer=refuse)
 
 
+def test_a_decoder_that_died_is_tried_again_and_is_no_obstacle_to_other_thresholds(
+    tmp_path: Path, filtered: Path, videos: Path
+) -> None:
+    out = tmp_path / "clean"
+    shutil.copytree(filtered, out)
+    (source,) = [s for s in find_sources(videos).videos if s.name == "a.mp4"]
+    task = Task(source, key_of(source), out, (), False)
+    filter_measure.write_failure(task, "timeout", "no frame for 120 s")
+    run(config(videos, out, rethreshold=True, **LOOSE), measurer=refuse)
+    assert records_of(out)["a.mp4"]["verdict"] == "unreadable"
+    assert run(config(videos, out, **LOOSE), measurer=inline).measured == 1
+    assert records_of(out)["a.mp4"]["verdict"] == "keep"
+
+
+def test_a_process_that_died_or_hung_is_told_from_the_video(tmp_path: Path, videos: Path) -> None:
+    def losing(tasks: Iterable[Task]) -> Iterator[Message]:
+        for task, kind in zip(tasks, ("crashed", "timeout"), strict=True):
+            yield Message(task, kind, -9)  # type: ignore[arg-type]
+
+    result = run(config(videos, tmp_path / "out", limit=2, **LOOSE), measurer=losing)
+    assert [(entry["reason"], entry["detail"]) for entry in result.failed] == [
+        ("crashed", "the process that decoded it ended with code -9"),
+        ("timeout", "no frame for 120 s"),
+    ]
+
+
+def test_a_large_file_shows_signs_of_life_while_it_is_hashed(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filter_measure, "_BETWEEN_BEATS", -1.0)
+    monkeypatch.setattr(atomic, "_PIECE", 64)
+    (source,) = [s for s in find_sources(videos).videos if s.name == "a.mp4"]
+    beats: list[int] = []
+    measure_source(Task(source, key_of(source), tmp_path, ("duration",), False), beats.append)
+    assert beats[:4] == [16, 32, 48, 64]
+    assert len(beats) - 4 == -(-source.path.stat().st_size // 64)
+
+
 def test_force_measures_everything_again(tmp_path: Path, filtered: Path, videos: Path) -> None:
     out = tmp_path / "clean"
     shutil.copytree(filtered, out)
@@ -298,11 +333,11 @@ def test_force_measures_everything_again(tmp_path: Path, filtered: Path, videos:
 
 def test_the_best_copy_is_among_those_that_pass(tmp_path: Path, videos: Path) -> None:
     first = run(config(videos, tmp_path / "out", **LOOSE, limit=2), measurer=inline)
-    assert (first.kept, first.reasons) == (1, {"exact_duplicate": 1})
+    assert (first.kept, first.dropped_by_reason) == (1, {"exact_duplicate": 1})
     strict = {**LOOSE, "duration": step_limits("duration", min=10)}
     # Both are too short: neither is dropped as a copy of something that is not kept.
     second = run(config(videos, tmp_path / "out2", **strict, limit=2), measurer=inline)
-    assert second.reasons == {"too_short": 2}
+    assert second.dropped_by_reason == {"too_short": 2}
 
 
 def test_the_html_report_holds_everything_itself(

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import Ran, run_ttv
+from vision_model import save_classifier
 
 from ttvcli.core.filters import harm_filter
 from ttvcli.core.filters.decode_pass import measure
 from ttvcli.core.video.encode import write_video
+from ttvcli.workflows import filter_job
 
 CLIP = (160, 96)
 WITHOUT = "duration,size,fps,bitrate,bars,exposure,repeats,cuts,motion,blur,blocks"
@@ -112,11 +114,17 @@ def test_scores_of_sampled_frames_become_findings(
 def test_a_model_folder_that_cannot_be_used_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(harm_filter.MODELS_VARIABLE, str(tmp_path / "nothing"))
+    monkeypatch.setenv(filter_job.MODELS_VARIABLE, str(tmp_path / "nothing"))
     write_video(tmp_path / "clip.mp4", film(1, seconds=0.5), 12)
     done = run_ttv("prep", "filter", tmp_path, "--out", tmp_path / "out", "--with", "harmful")
     assert done.code == 2
     assert "TTV_HARM_MODELS" in done.stderr
+
+
+def test_what_other_models_measured_is_not_taken_for_ours() -> None:
+    folders = [(), (Path("a"),), (Path("b"),), (Path("a"), Path("b"))]
+    assert len({harm_filter.with_models(found).version for found in folders}) == 4
+    assert harm_filter.with_models(()) is harm_filter.FILTER
 
 
 def test_pictures_of_what_is_harmful_are_never_shown() -> None:
@@ -127,28 +135,12 @@ def test_pictures_of_what_is_harmful_are_never_shown() -> None:
 def test_a_model_folder_drops_what_it_finds_through_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=32,
-        patch_size=16,
-        id2label={0: "normal", 1: "gore"},
-        label2id={"normal": 0, "gore": 1},
-    )
-    model = transformers.ViTForImageClassification(config)
-    model.classifier.bias.data = model.classifier.bias.new_tensor([-9.0, 9.0])  # sees it everywhere
-    folder = tmp_path / "model"
-    model.save_pretrained(folder)
-    about = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    # sees it everywhere
+    folder = save_classifier(tmp_path / "model", ["normal", "gore"], bias=[-9.0, 9.0])
     raw = tmp_path / "raw"
     raw.mkdir()
     write_video(raw / "clip.mp4", film(1), 12)
-    monkeypatch.setenv(harm_filter.MODELS_VARIABLE, str(folder))
-    # as in a fresh process, where the catalog is read with the variable set
+    monkeypatch.setenv(filter_job.MODELS_VARIABLE, str(folder))
     done = run_ttv(
         *("prep", "filter", raw, "--out", tmp_path / "clean", "--workers", "1", "--quiet"),
         *("--with", "harmful", "--without", WITHOUT, "--set", "patience=280"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from model_files import write_vae
 from numbered_video import read_number, write_numbered
+from step_outputs import Recorder, snapshot
 from video_files import COLOURS, cut_short, make_audio, make_video, real_video
 
 from ttvcli.artifacts.manifest import read_manifest
@@ -20,37 +21,13 @@ from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
 from ttvcli.workflows import encode, split
 from ttvcli.workflows.encode import EncodeConfig
 from ttvcli.workflows.split import SplitConfig, plan, run
-from ttvcli.workflows.step import Silent
 
 SMALL = "96x48"
-
-
-class Recorder(Silent):
-    """Progress that counts."""
-
-    def __init__(self) -> None:
-        self.totals: dict[str, int | None] = {}
-        self.counts: dict[str, int] = {}
-        self.stage = ""
-
-    def start(
-        self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
-    ) -> None:
-        self.stage = description
-        self.totals[description] = total
-        self.counts[description] = 0
-
-    def advance(self, n: int = 1, **fields: Any) -> None:
-        self.counts[self.stage] += n
 
 
 def config(source: Path | str, out: Path, **changes: Any) -> SplitConfig:
     settings = {"size": SMALL, "preset": "ultrafast", **changes}
     return SplitConfig(source=str(source), out=out, **settings)
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def numbers(folder: Path) -> list[list[int]]:
@@ -432,6 +409,7 @@ def test_a_disk_that_fills_up_leaves_whole_clips_only_and_the_run_goes_on_later(
         ({"short": "keep"}, "short"),
         ({"margin": -1}, "margin"),
         ({"crf": 52}, "crf"),
+        ({"preset": "fastest"}, "preset"),
     ],
 )
 def test_impossible_settings_are_refused(

@@ -11,11 +11,12 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_PIECE = 1 << 20  # bytes read at once
 # The suffix stays last: encoders choose the container from it.
 _TEMPORARY = re.compile(r"^\..*\.tmp-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}(\..*)?$")
 
@@ -134,10 +135,14 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
     return removed
 
 
-def sha256_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_file(path: str | Path, advance: Callable[[], None] = lambda: None) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits; `advance` is called every MiB."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            advance()
+    return digest.hexdigest()
 
 
 def _host() -> str:

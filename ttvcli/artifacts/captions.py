@@ -168,7 +168,7 @@ def _row(number: int, row: Mapping[str, Any], path: Path) -> CaptionRow:
             start=float(start) if start not in (None, "") else None,
             language=str(given.get("language") or "").strip(),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(
             f"row {number}: segment and start are numbers: {error}", where=str(path)
         ) from error

@@ -4,21 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    DryRun,
-    Force,
-    Json,
-    Model,
-    Out,
-    Quiet,
-    Seed,
-    Set,
-    ShowConfig,
-    Steps,
-    Threads,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Force, Model, Out, Seed, Steps, Threads
+from ttvcli.cli.run_step import step_command
 
 Prompt = Annotated[
     str | None, typer.Argument(help="What the trained model draws, in words of the tiny world.")
@@ -28,7 +15,7 @@ Prompt = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("demo")
+    @step_command(app, "demo")
     def demo(
         prompt: Prompt = None,
         out: Out = None,
@@ -37,12 +24,6 @@ def register(app: typer.Typer) -> None:
         seed: Seed = None,
         threads: Threads = None,
         force: Force = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Run the whole pipeline on a tiny world: render, encode, train, sample, check.
 
@@ -55,21 +36,3 @@ def register(app: typer.Typer) -> None:
           ttv demo
           ttv demo "a blue star bounces" --out demo/ --json
         """
-        execute(
-            "demo",
-            {
-                "prompt": prompt,
-                "out": out,
-                "model": model,
-                "steps": steps,
-                "seed": seed,
-                "threads": threads,
-                "force": force,
-            },
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

@@ -4,29 +4,14 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    Device,
-    DryRun,
-    Dtype,
-    Force,
-    Json,
-    Limit,
-    Model,
-    Out,
-    Quiet,
-    Set,
-    Shard,
-    ShowConfig,
-    Threads,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Device, Dtype, Force, Limit, Model, Out, Shard, Threads
+from ttvcli.cli.run_step import step_command
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("embed-text")
+    @step_command(app, "embed_text")
     def embed_text(
         source: Annotated[
             str | None,
@@ -55,12 +40,6 @@ def register(app: typer.Typer) -> None:
         ] = None,
         shard: Shard = None,
         force: Force = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Embed the captions of clips, one row of tokens for each 3 s segment.
 
@@ -75,27 +54,3 @@ def register(app: typer.Typer) -> None:
           ttv embed-text latents/ --out text/ --shard 2/8
           echo "a red circle moves right" | ttv embed-text - --out text/
         """
-        flags = {
-            "source": source,
-            "out": out,
-            "model": model,
-            "encoder": encoder,
-            "max_tokens": max_tokens,
-            "dtype": dtype,
-            "device": device,
-            "threads": threads,
-            "limit": limit,
-            "batch": batch,
-            "shard": shard,
-            "force": force,
-        }
-        execute(
-            "embed_text",
-            flags,
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

@@ -5,17 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    DryRun,
-    Force,
-    Json,
-    Out,
-    Quiet,
-    Set,
-    ShowConfig,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Force, Out
+from ttvcli.cli.run_step import step_command
 
 Source = Annotated[
     str | None,
@@ -42,7 +33,7 @@ Text = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("export")
+    @step_command(app, "export")
     def export(
         source: Source = None,
         out: Out = None,
@@ -51,12 +42,6 @@ def register(app: typer.Typer) -> None:
         base: Base = None,
         text: Text = None,
         force: Force = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Write a model, data or storyboard for another program, or read one from it.
 
@@ -74,21 +59,3 @@ def register(app: typer.Typer) -> None:
           ttv export dataset/dataset.jsonl --base path/to/CogVideoX-5b --out data/
           ttv export story.json --out prompts.json
         """
-        execute(
-            "export",
-            {
-                "source": source,
-                "out": out,
-                "format": format,
-                "dtype": dtype,
-                "base": base,
-                "text": text,
-                "force": force,
-            },
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

@@ -9,6 +9,13 @@ from typing import Annotated
 
 import typer
 
+Videos = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder of videos (sub-folders too), one video, a manifest, or - for stdin.",
+        show_default=False,
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Where the result goes.", show_default=False)
 ]
@@ -77,7 +84,7 @@ Limit = Annotated[int | None, typer.Option("--limit", help="Take only the first 
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", help="Processes; one for each CPU core if not given. Env.: TTV_WORKERS.", min=1
+        "--workers", help="Processes; suits the CPU cores if not given. Env.: TTV_WORKERS.", min=1
     ),
 ]
 Shard = Annotated[

@@ -1,33 +1,74 @@
 '''From the options of a command to a finished step: the one path that all steps take.
 
-A command file is a docstring, its options and one call:
+A command file is a docstring and its own options:
 
     """`ttv trim`: cut clips to a length."""
     def register(app: typer.Typer) -> None:
-        @app.command("trim")
-        def trim(source: Annotated[Path, typer.Argument()], out: Out = None, json: Json = False,
-                 quiet: Quiet = False, dry_run: DryRun = False, show_config: ShowConfig = False,
-                 sets: Set = None, config: ConfigFile = None) -> None:
+        @step_command(app, "trim")
+        def trim(source: Annotated[Path, typer.Argument()], out: Out = None) -> None:
             """Cut clips to a length. (Then examples, after a line that holds only \\b.)"""
-            execute("trim", {"source": source, "out": out}, json=json, quiet=quiet, sets=sets,
-                    dry_run=dry_run, show_config=show_config, config_file=config)
 
-plus its line in `COMMANDS` of `cli/main.py`. `flags` maps fields of `TrimConfig` in
-`workflows/trim.py` (dotted for nested ones) to what was given on the command line; None is "not
-given". Text from a flag is parsed by the type of the field, so an option may simply be a `str`.
+plus its line in `COMMANDS` of `cli/main.py`. Options are named after the fields of `TrimConfig` in
+`workflows/trim.py`; None is "not given". Text from an option is parsed by the type of the field, so
+an option may simply be a `str`.
 '''
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from ttvcli.cli.options import ConfigFile, DryRun, Json, Quiet, Set, ShowConfig
 from ttvcli.cli.output import Output
 from ttvcli.cli.settings import resolve
 from ttvcli.cli.settings_files import to_toml
 from ttvcli.errors import ExitCode
+
+# What every step takes behind its own options, in the order of the help: type and default.
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "json": (Json, False),
+    "quiet": (Quiet, False),
+    "dry_run": (DryRun, False),
+    "show_config": (ShowConfig, False),
+    "sets": (Set, None),
+    "config": (ConfigFile, None),
+}
+
+
+def step_command(
+    app: typer.Typer, step: str, *, presets: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], None]:
+    """Make a function the command of a step, named like it: its parameters are the options.
+
+    The function itself is never called; its docstring is the help.
+
+    Args:
+        app: where the command goes.
+        step: module in `ttvcli.workflows`.
+        presets: the options that name a preset, and set no field.
+    """
+
+    def register(options: Callable[..., None]) -> None:
+        @wraps(options)
+        def command(**given: Any) -> None:
+            common = {name: given.pop(name) for name in _COMMON}
+            config_file = common.pop("config")
+            chosen = {name: given.pop(name) for name in presets}
+            execute(step, given, **common, config_file=config_file, presets=chosen)
+
+        own = signature(options)
+        added = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            for name, (kind, default) in _COMMON.items()
+        ]
+        vars(command)["__signature__"] = own.replace(parameters=[*own.parameters.values(), *added])
+        app.command()(command)
+
+    return register
 
 
 def execute(

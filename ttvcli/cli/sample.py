@@ -7,29 +7,23 @@ import typer
 
 from ttvcli.cli.options import (
     AutoDtype,
-    ConfigFile,
     Device,
-    DryRun,
     Force,
     Frames,
     Gpu,
     Guidance,
-    Json,
     Model,
     Negative,
     Offload,
     Out,
-    Quiet,
     Seconds,
     Seed,
-    Set,
-    ShowConfig,
     Size,
     Steps,
     Threads,
     VramLimit,
 )
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.run_step import step_command
 
 Prompt = Annotated[
     str | None, typer.Argument(help="What should be seen; - reads it from standard input.")
@@ -53,86 +47,45 @@ ContactSheet = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("sample")(sample)
 
+    @step_command(app, "sample", presets=("gpu",))
+    def sample(
+        prompt: Prompt = None,
+        storyboard: StoryboardFile = None,
+        out: Out = None,
+        model: Model = None,
+        image: Image = None,
+        seconds: Seconds = None,
+        frames: Frames = None,
+        fps: Fps = None,
+        size: Size = None,
+        steps: Steps = None,
+        guidance: Guidance = None,
+        guidance_mode: GuidanceMode = None,
+        negative: Negative = None,
+        sampler: Sampler = None,
+        seed: Seed = None,
+        contact_sheet: ContactSheet = None,
+        gpu: Gpu = None,
+        dtype: AutoDtype = None,
+        device: Device = None,
+        threads: Threads = None,
+        offload: Offload = None,
+        vram_limit: VramLimit = None,
+        force: Force = None,
+    ) -> None:
+        """Make a video from a prompt or a storyboard; prints its path.
 
-def sample(
-    prompt: Prompt = None,
-    storyboard: StoryboardFile = None,
-    out: Out = None,
-    model: Model = None,
-    image: Image = None,
-    seconds: Seconds = None,
-    frames: Frames = None,
-    fps: Fps = None,
-    size: Size = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    guidance_mode: GuidanceMode = None,
-    negative: Negative = None,
-    sampler: Sampler = None,
-    seed: Seed = None,
-    contact_sheet: ContactSheet = None,
-    gpu: Gpu = None,
-    dtype: AutoDtype = None,
-    device: Device = None,
-    threads: Threads = None,
-    offload: Offload = None,
-    vram_limit: VramLimit = None,
-    force: Force = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-    show_config: ShowConfig = False,
-    sets: Set = None,
-    config: ConfigFile = None,
-) -> None:
-    """Make a video from a prompt or a storyboard; prints its path.
+        Beside the video goes a .json with every setting: --config out.json makes it again, to
+        the byte.
 
-    Beside the video goes a .json with every setting: --config out.json makes it again, to
-    the byte.
-
-    \b
-    Examples:
-      ttv sample "a red circle moves right" -o out.mp4
-      ttv sample "a blue star bounces" --seed 7 --contact-sheet out.png
-      ttv sample --storyboard story.json --seconds 9 -o film.mp4
-      ttv sample --config film.json -o same.mp4
-      echo "a green ring grows" | ttv sample - -o ring.mp4
-      ttv sample "a dog playing fetch" --model path/to/CogVideoX-5b --dry-run
-      ttv sample "it wakes up" --image cat.png --model path/to/CogVideoX-5b-I2V -o cat.mp4
-    """
-    execute(
-        "sample",
-        {
-            "prompt": prompt,
-            "storyboard": storyboard,
-            "out": out,
-            "model": model,
-            "image": image,
-            "seconds": seconds,
-            "frames": frames,
-            "fps": fps,
-            "size": size,
-            "steps": steps,
-            "guidance": guidance,
-            "guidance_mode": guidance_mode,
-            "negative": negative,
-            "sampler": sampler,
-            "seed": seed,
-            "contact_sheet": contact_sheet,
-            "dtype": dtype,
-            "device": device,
-            "threads": threads,
-            "offload": offload,
-            "vram_limit": vram_limit,
-            "force": force,
-        },
-        json=json,
-        quiet=quiet,
-        dry_run=dry_run,
-        show_config=show_config,
-        sets=sets,
-        config_file=config,
-        presets={"gpu": gpu},
-    )
+        \b
+        Examples:
+          ttv sample "a red circle moves right" -o out.mp4
+          ttv sample "a blue star bounces" --seed 7 --contact-sheet out.png
+          ttv sample --storyboard story.json --seconds 9 -o film.mp4
+          ttv sample --config film.json -o same.mp4
+          echo "a green ring grows" | ttv sample - -o ring.mp4
+          ttv sample "a dog playing fetch" --model path/to/CogVideoX-5b --dry-run
+          ttv sample "it wakes up" --image cat.png --model path/to/CogVideoX-5b-I2V -o cat.mp4
+        """

@@ -26,6 +26,7 @@ ENVIRONMENT = {
 OTHER_VARIABLES = {
     "TTV_DEBUG": "1 shows tracebacks",
     "TTV_TTT_BACKEND": "how TTT layers are computed: auto, scan, triton or reference",
+    "TTV_HARM_MODELS": "folders of models for `prep filter --with harmful`, separated as in PATH",
 }
 
 

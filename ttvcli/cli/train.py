@@ -5,25 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    Device,
-    DryRun,
-    Force,
-    Gpu,
-    Json,
-    Model,
-    Out,
-    Quiet,
-    Resume,
-    Seed,
-    Set,
-    ShowConfig,
-    Stage,
-    Steps,
-    Threads,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Device, Force, Gpu, Model, Out, Resume, Seed, Stage, Steps, Threads
+from ttvcli.cli.run_step import step_command
 
 Data = Annotated[
     Path | None,
@@ -44,7 +27,7 @@ StopAfter = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("train")
+    @step_command(app, "train", presets=("stage", "gpu"))
     def train(
         data: Data = None,
         text: Text = None,
@@ -61,12 +44,6 @@ def register(app: typer.Typer) -> None:
         seed: Seed = None,
         device: Device = None,
         threads: Threads = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Train a component of a model; the same command continues a stopped run.
 
@@ -79,28 +56,3 @@ def register(app: typer.Typer) -> None:
           ttv train --config configs/train/tiny-vae.toml --data raw/ --out runs/vae
           ttv train --data latents/ --text text/ --set optimizer.lr=3e-4 --dry-run
         """
-        execute(
-            "train",
-            {
-                "data": data,
-                "text": text,
-                "out": out,
-                "model": model,
-                "target": target,
-                "steps": steps,
-                "batch_size": batch_size,
-                "stop_after": stop_after,
-                "resume": resume,
-                "force": force,
-                "seed": seed,
-                "device": device,
-                "threads": threads,
-            },
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-            presets={"stage": stage, "gpu": gpu},
-        )

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ttvcli.artifacts.atomic import write_text
 from ttvcli.core.video.decode import probe
 from ttvcli.core.video.encode import write_video
 from ttvcli.core.video.errors import UnreadableVideo
-from ttvcli.errors import ArtifactError, Interrupted, UsageError, WorkFailed, nearest
+from ttvcli.errors import ArtifactError, UsageError, WorkFailed, nearest
 from ttvcli.workflows.bench_clock import listed, machine
+from ttvcli.workflows.bench_file import BenchResult, RowFile
 from ttvcli.workflows.bench_readers import Reading, command
 from ttvcli.workflows.encode_job import parse_size
 from ttvcli.workflows.output_file import check_output_file
@@ -81,24 +81,6 @@ class BenchDataConfig:
         return [name for name in ROWS if name in (listed(self.rows) or ROWS)]
 
 
-@dataclass(frozen=True)
-class BenchDataResult:
-    """All rows, measured or not, as they are in the file."""
-
-    rows: list[dict[str, Any]]
-    paths: list[Path]
-    failed: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def table(self) -> list[tuple[str, str]]:
-        """Name and result of each row, to read."""
-        return [(_title(row), _readable(row)) for row in self.rows]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `--json`."""
-        return {"rows": self.rows, "paths": [str(path) for path in self.paths]}
-
-
 def plan(config: BenchDataConfig) -> Plan:
     """Say what would be measured."""
     videos = len(find_sources(config.source).videos) if config.source else 1
@@ -113,7 +95,7 @@ def plan(config: BenchDataConfig) -> Plan:
     )
 
 
-def run(config: BenchDataConfig, progress: Progress = SILENT) -> BenchDataResult:
+def run(config: BenchDataConfig, progress: Progress = SILENT) -> BenchResult:
     """Measure every row; the file is written anew after each.
 
     Raises:
@@ -123,31 +105,25 @@ def run(config: BenchDataConfig, progress: Progress = SILENT) -> BenchDataResult
     """
     about = machine(torch.device("cpu"), "av")
     del about["threads"]
-    rows: list[dict[str, Any]] = []
-
-    def keep(found: Iterator[dict[str, Any]]) -> None:
-        for row in found:
-            rows.append({"bench": "data", **row, **about})
-            if config.out is not None:
-                write_text(config.out, "".join(json.dumps(row) + "\n" for row in rows))
-
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = _videos(config, Path(folder), progress)
-            for name in config.row_names():
-                if name == "duplicates":
-                    keep(_duplicates(config, progress))
-                    continue
-                for threads in map(int, listed(config.threads)):
-                    keep(_readers(name, paths, threads, config, Path(folder), progress))
-    except KeyboardInterrupt:
-        kept = f"{len(rows)} rows are in {config.out}" if config.out else "no rows are kept"
-        raise Interrupted(
-            f"interrupted; {kept}",
-            fix="a benchmark starts over; --rows and another --out measure the rest",
-        ) from None
+    file = RowFile(config.out)
+    with file.kept(), tempfile.TemporaryDirectory() as folder:
+        for row in _measured(config, Path(folder), progress):
+            file.add({"bench": "data", **row, **about})
     progress.finish()
-    return BenchDataResult(rows, [config.out] if config.out else [])
+    return file.result([(_title(row), _readable(row)) for row in file.rows])
+
+
+def _measured(
+    config: BenchDataConfig, folder: Path, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """Rows as they get ready."""
+    paths = _videos(config, folder, progress)
+    for name in config.row_names():
+        if name == "duplicates":
+            yield from _duplicates(config, progress)
+            continue
+        for threads in map(int, listed(config.threads)):
+            yield from _readers(name, paths, threads, config, folder, progress)
 
 
 def _videos(config: BenchDataConfig, folder: Path, progress: Progress) -> list[str]:
@@ -327,7 +303,7 @@ def _duplicates(config: BenchDataConfig, progress: Progress) -> Iterator[dict[st
     progress.start("searching for duplicates", len(sizes), "sizes")
     for row in growth_rows(sizes):
         progress.advance()
-        yield {**row, "row": "duplicates"}
+        yield row
 
 
 def _title(row: dict[str, Any]) -> str:

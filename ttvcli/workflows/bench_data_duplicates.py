@@ -32,13 +32,10 @@ from ttvcli.workflows.duplicate_copies import (
     SOURCE,
     Alteration,
     Excerpt,
-    read_excerpt,
     write_copy,
 )
 
-SIZES = (1_000, 10_000, 100_000)
 CLIP_WINDOWS = 11  # of 3 seconds
-EXCERPT = 2.0  # seconds
 PLANTED = 0.01  # of the clips are copies of others
 
 
@@ -68,7 +65,7 @@ def altered(video: VideoHashes, bits: int, *, seed: int) -> VideoHashes:
     return VideoHashes(video.hashes ^ flips, video.counts, video.flat, video.content)
 
 
-def growth_rows(sizes: Sequence[int] = SIZES, *, bits: int = 16) -> Iterator[dict[str, Any]]:
+def growth_rows(sizes: Sequence[int], *, bits: int = 16) -> Iterator[dict[str, Any]]:
     """Time and memory of a search among `sizes` clips of 3 s with planted copies.
 
     `growth` is the exponent from the row before: 1 is linear, 2 compares everything.
@@ -85,7 +82,7 @@ def growth_rows(sizes: Sequence[int] = SIZES, *, bits: int = 16) -> Iterator[dic
         found = {(match.left, match.right) for match in matches}
         hashes = size * CLIP_WINDOWS * len(CROPS)
         yield {
-            "row": "duplicate-search",
+            "row": "duplicates",
             "clips": size,
             "hashes": hashes,
             "key_bits": key_bits(hashes),
@@ -100,30 +97,6 @@ def growth_rows(sizes: Sequence[int] = SIZES, *, bits: int = 16) -> Iterator[dic
             "growth": round(log(cpu / before[1]) / log(size / before[0]), 2) if before else None,
         }
         before = size, cpu
-
-
-def duplicate_rows(
-    sources: Sequence[Path],
-    folder: Path,
-    *,
-    sizes: Sequence[int] = SIZES,
-    seconds: float = EXCERPT,
-) -> Iterator[dict[str, Any]]:
-    """All rows: growth at `sizes`, then precision and recall on copies of two parts of each video.
-
-    Args:
-        sources: videos that show different things; they are opened for reading only.
-        folder: for the copies, of which one exists at a time.
-        sizes: clips to search among.
-        seconds: length of a part.
-    """
-    yield from growth_rows(sizes)
-    excerpts = (
-        (f"{path.name} {start:g} s", read_excerpt(path, start, start + seconds))
-        for path in sources
-        for start in (0.0, seconds)
-    )
-    yield from recall_rows(list(label_copies(excerpts, folder)))
 
 
 def hash_video(path: str | Path) -> VideoHashes:

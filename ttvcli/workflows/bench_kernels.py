@@ -4,7 +4,6 @@ Nothing is timed before it agrees with the float64 reference. What cannot be mea
 listed with the reason, so that no number is missing in silence.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 
 import torch
 
-from ttvcli.artifacts.atomic import write_text
 from ttvcli.core.device import DTYPES
 from ttvcli.core.kernel_bench import roofline
 from ttvcli.core.kernel_bench.published import PUBLISHED_SIDES, SIZES, Size
 from ttvcli.core.kernel_bench.shapes import HEAD_WIDTH, HEADS, TEXT_TOKENS, Shape
 from ttvcli.core.kernel_bench.sides import OPS, SIDES
-from ttvcli.errors import Interrupted, UsageError, nearest
+from ttvcli.errors import UsageError, nearest
 from ttvcli.workflows.bench_clock import listed, machine
+from ttvcli.workflows.bench_file import BenchResult, RowFile
 from ttvcli.workflows.bench_kernels_check import checked
 from ttvcli.workflows.bench_kernels_published import (
     check_published,
@@ -162,24 +161,6 @@ class BenchKernelsConfig:
         )
 
 
-@dataclass(frozen=True)
-class BenchKernelsResult:
-    """All rows, measured or not, as they are in the file."""
-
-    rows: list[dict[str, Any]]
-    paths: list[Path]
-    failed: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def table(self) -> list[tuple[str, str]]:
-        """Name and result of each row, to read."""
-        return [(title(row), readable(row)) for row in self.rows]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `--json`."""
-        return {"rows": self.rows, "paths": [str(path) for path in self.paths]}
-
-
 def plan(config: BenchKernelsConfig) -> Plan:
     """Say what would be measured."""
     device = config.torch_device()
@@ -206,7 +187,7 @@ def plan(config: BenchKernelsConfig) -> Plan:
     )
 
 
-def run(config: BenchKernelsConfig, progress: Progress = SILENT) -> BenchKernelsResult:
+def run(config: BenchKernelsConfig, progress: Progress = SILENT) -> BenchResult:
     """Check every side, then measure every row; the file is written anew after each.
 
     Raises:
@@ -217,21 +198,15 @@ def run(config: BenchKernelsConfig, progress: Progress = SILENT) -> BenchKernels
         torch.set_num_threads(config.threads)
     device = config.torch_device()
     about = machine(device, *(["triton"] if device.type == "cuda" else []))
-    rows: list[dict[str, Any]] = []
-    try:
+    file = RowFile(config.out)
+    with file.kept():
         for found in _measured(config, config.settings(device), about["device_name"], progress):
-            rows += [{"bench": "kernels", "sizes": config.sizes, **row, **about} for row in found]
-            (relate_published if config.sizes == "published" else relate)(rows)
-            if config.out is not None:
-                write_text(config.out, "".join(json.dumps(row) + "\n" for row in rows))
-    except KeyboardInterrupt:
-        kept = f"{len(rows)} rows are in {config.out}" if config.out else "no rows are kept"
-        raise Interrupted(
-            f"interrupted; {kept}",
-            fix="a benchmark starts over; --rows and another --out measure the rest",
-        ) from None
+            shared = {"bench": "kernels", "sizes": config.sizes}
+            file.rows += [{**shared, **row, **about} for row in found]
+            (relate_published if config.sizes == "published" else relate)(file.rows)
+            file.write()
     progress.finish()
-    return BenchKernelsResult(rows, [config.out] if config.out else [])
+    return file.result([(title(row), readable(row)) for row in file.rows])
 
 
 def _measured(

@@ -142,23 +142,14 @@ def torchcodec(reading: Reading) -> Iterator[Frame]:
             yield _centre(scaled[0].permute(1, 2, 0).numpy(), reading)
 
 
-@dataclass(frozen=True)
-class Side:
-    """One way to read: its function, what it has to import, and whether it gives equal frames."""
-
-    read: Callable[[Reading], Iterator[Frame]]
-    package: str  # distribution that its version is told of
-    converts: bool
-
-
-SIDES = {
-    "ttv": Side(ttv, "av", True),
-    "pyav": Side(pyav, "av", True),
-    "opencv": Side(opencv, "opencv-python-headless", True),
-    "torchcodec": Side(torchcodec, "torchcodec", True),
-    "pyav-decode": Side(pyav_decode, "av", False),
-    "opencv-decode": Side(opencv_decode, "opencv-python-headless", False),
-    "ttv-filter": Side(filters, "av", False),
+SIDES: dict[str, Callable[[Reading], Iterator[Frame]]] = {
+    "ttv": ttv,
+    "pyav": pyav,
+    "opencv": opencv,
+    "torchcodec": torchcodec,
+    "pyav-decode": pyav_decode,
+    "opencv-decode": opencv_decode,
+    "ttv-filter": filters,
 }
 
 
@@ -166,12 +157,12 @@ def measure_reading(reading: Reading) -> dict[str, Any]:
     """Read everything: frames, wall and CPU seconds, and the most memory of any process."""
     kept: list[np.ndarray] = []
     count = 0
-    for _ in SIDES[reading.side].read(replace(reading, paths=[])):  # imports what it needs
+    for _ in SIDES[reading.side](replace(reading, paths=[])):  # imports what it needs
         pass
     for path in reading.paths if reading.side == "ttv" else ():
         _task(path, reading.width, reading.height)
     wall, cpu = time.perf_counter(), _cpu()
-    for frame in SIDES[reading.side].read(reading):
+    for frame in SIDES[reading.side](reading):
         if reading.keep and count in reading.kept:
             kept.append(np.array(frame))
         count += 1

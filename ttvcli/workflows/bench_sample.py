@@ -4,7 +4,6 @@ Each row first has to agree with its peer; then the two take turns, so that what
 machine does hits both alike. Medians are reported, and ratios above 1 mean that ttv is quicker.
 """
 
-import json
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any, Literal
 
 import torch
 
-from ttvcli.artifacts.atomic import write_text
 from ttvcli.core.device import DTYPES
-from ttvcli.errors import Interrupted, UsageError, WorkFailed, nearest
+from ttvcli.errors import UsageError, WorkFailed, nearest
 from ttvcli.workflows.bench_clock import listed, machine, timed
+from ttvcli.workflows.bench_file import BenchResult, RowFile
 from ttvcli.workflows.bench_rows import ROWS, Pair, public
 from ttvcli.workflows.components import device_named
 from ttvcli.workflows.output_file import check_output_file
@@ -57,31 +56,6 @@ class BenchSampleConfig:
         return listed(self.rows) or list(ROWS)
 
 
-@dataclass(frozen=True)
-class BenchSampleResult:
-    """The measured rows, as they are in the file."""
-
-    rows: list[dict[str, Any]]
-    paths: list[Path]
-    failed: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def table(self) -> list[tuple[str, str]]:
-        """Name and result of each row, to read."""
-        return [
-            (
-                f"{row['row']} {row['dtype']}",
-                f"ttv {row['seconds']:.3f} s, {row['against']} {row['against_seconds']:.3f} s, "
-                f"ratio {row['ratio']:.2f}",
-            )
-            for row in self.rows
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `--json`."""
-        return {"rows": self.rows, "paths": [str(path) for path in self.paths]}
-
-
 def plan(config: BenchSampleConfig) -> Plan:
     """Say what would be measured."""
     names = config.row_names()
@@ -95,7 +69,7 @@ def plan(config: BenchSampleConfig) -> Plan:
     )
 
 
-def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchSampleResult:
+def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchResult:
     """Measure every row; the file is written anew after each.
 
     Raises:
@@ -107,19 +81,13 @@ def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchSampleRe
     if config.threads:
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
-    rows: list[dict[str, Any]] = []
+    file = RowFile(config.out)
     jobs = [(name, dtype) for name in config.row_names() for dtype in listed(config.dtypes)]
     progress.start("measuring", total=len(jobs) * (config.repeats + 1), unit="pairs of runs")
     for name, dtype in jobs:
-        try:
+        with file.kept(f" at {name} in {dtype}"):
             error, measured = _measure(name, dtype, config.repeats, device, progress)
-        except KeyboardInterrupt:
-            kept = f"{len(rows)} rows are in {config.out}" if config.out else "no rows are kept"
-            raise Interrupted(
-                f"interrupted at {name} in {dtype}; {kept}",
-                fix="a benchmark starts over; --rows and another --out measure the rest",
-            ) from None
-        rows.append(
+        file.add(
             {
                 "bench": "sample",
                 "row": name,
@@ -132,10 +100,15 @@ def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchSampleRe
                 **machine(device, "diffusers"),
             }
         )
-        if config.out is not None:
-            write_text(config.out, "".join(json.dumps(row) + "\n" for row in rows))
     progress.finish()
-    return BenchSampleResult(rows, [config.out] if config.out else [])
+    return file.result([(f"{row['row']} {row['dtype']}", _readable(row)) for row in file.rows])
+
+
+def _readable(row: dict[str, Any]) -> str:
+    return (
+        f"ttv {row['seconds']:.3f} s, {row['against']} {row['against_seconds']:.3f} s, "
+        f"ratio {row['ratio']:.2f}"
+    )
 
 
 def _measure(

@@ -28,7 +28,7 @@ from ttvcli.workflows.caption_model import (
     read_instruction,
 )
 from ttvcli.workflows.caption_sources import Library, load_library
-from ttvcli.workflows.step import SILENT, Plan, Progress, StopRequest, stop_on_signal
+from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress, StopRequest, stop_on_signal
 
 REPORT_NAME = "captions.json"
 _OF_A_CAPTION = ("caption", "language", "caption_source", "caption_problem")
@@ -37,7 +37,7 @@ __all__ = ["CaptionConfig", "CaptionResult", "plan", "run"]
 
 
 @dataclass(frozen=True)
-class CaptionResult:
+class CaptionResult(PlainResult):
     """What a run did; `open` segments are without a usable caption, and listed in `failed`."""
 
     paths: list[Path]
@@ -47,18 +47,6 @@ class CaptionResult:
     open: int
     fill_in: Path | None
     failed: list[dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as one JSON object."""
-        return {
-            "paths": [str(path) for path in self.paths],
-            "videos": self.videos,
-            "segments": self.segments,
-            "captioned": self.captioned,
-            "open": self.open,
-            "fill_in": None if self.fill_in is None else str(self.fill_in),
-            "failed": self.failed,
-        }
 
 
 def plan(config: CaptionConfig) -> Plan:
@@ -211,22 +199,33 @@ class _Run:
                 f"{table.name}: {len(unknown)} rows name no clip of this run, the first "
                 f"{unknown[0].file!r}"
             )
-        open_places = {(gap.clip, gap.span): gap for gap in gaps}
+        left = {(gap.clip, gap.span): gap for gap in gaps}
+        astray = []  # rows of segments that are not there
         for number, of_clip in rows.items():
-            clip = self.library.clips[number]
             for row in of_clip:
-                for place in clip.span_at(row):
-                    gap = open_places.get((number, place))
-                    if not row.caption or (gap is None and not self.config.force):
-                        continue
-                    verdict = check_caption(row.caption, self.work.rules, declared=row.language)
-                    gap = gap or Gap(number, place, WANTED)
-                    if verdict.problem:
-                        self.failures[gap] = (verdict.problem, f"in {table.name}: {row.caption}")
-                        continue
-                    self._put(gap, row.caption, BY_HAND, verdict.language)
-                    open_places.pop((number, place), None)
-        return list(open_places.values())
+                spans = self.library.clips[number].span_at(row)
+                astray += [] if spans else [row]
+                for span in spans:
+                    gap = left.get((number, span))
+                    if gap is None and self.config.force:
+                        gap = Gap(number, span, WANTED)
+                    if row.caption and gap is not None and self._take_row(row, gap, table.name):
+                        left.pop((number, span), None)
+        if astray:
+            self.progress.warn(
+                f"{table.name}: {len(astray)} rows name a segment that their clip does not have, "
+                f"the first one of {astray[0].file!r}"
+            )
+        return list(left.values())
+
+    def _take_row(self, row: CaptionRow, gap: Gap, table: str) -> bool:
+        """Take the caption of a row if it is of use."""
+        verdict = check_caption(row.caption, self.work.rules, declared=row.language)
+        if verdict.problem:
+            self.failures[gap] = (verdict.problem, f"in {table}: {row.caption}")
+            return False
+        self._put(gap, row.caption, BY_HAND, verdict.language)
+        return True
 
     def _from_captioner(self, gaps: list[Gap], journal: Journal) -> list[Gap]:
         if not self.config.captioner:

@@ -43,9 +43,6 @@ class Journal:
             self._known = {str(line.get("id")): str(line.get("caption") or "") for line in lines}
         self._writer: ManifestWriter | None = None
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def get(self, key: str) -> str:
         """Return an answer of an earlier run, "" if there is none."""
         return self._known.get(key, "")

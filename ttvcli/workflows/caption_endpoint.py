@@ -49,7 +49,7 @@ class EndpointCaptioner:
         self._stopped = Event()
         self.wait = wait or self._stopped.wait
         self.url = _base(config.captioner)
-        self.key = os.environ.get(config.key_variable, "")
+        self.key = _key(config.key_variable)
         self.own = read_instruction(config)
         self.extra = _object(config.request)
         self._opener: OpenerDirector = build_opener(_NoRedirect)
@@ -192,6 +192,15 @@ class _NoRedirect(HTTPRedirectHandler):
 
 def _base(address: str) -> str:
     return address.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+
+
+def _key(variable: str) -> str:
+    """The key of the server; secrets that come as files end with a line break."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        what = "the key of the server has characters that a request cannot carry"
+        raise UsageError(what, where=variable, fix="set it to the key alone")
+    return key
 
 
 def _object(text: str) -> dict[str, Any]:

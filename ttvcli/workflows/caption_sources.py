@@ -18,7 +18,13 @@ from ttvcli.artifacts.captions import (
 from ttvcli.artifacts.manifest import MANIFEST_NAME, Record, read_manifest
 from ttvcli.core.video.decode import probe, scan
 from ttvcli.errors import ArtifactError, UsageError
-from ttvcli.workflows.video_sources import clean, find_sources, printable, read_caption
+from ttvcli.workflows.video_sources import (
+    MANIFEST_SUFFIXES,
+    clean,
+    find_sources,
+    printable,
+    read_caption,
+)
 
 SEGMENT_SECONDS = 3.0
 _SAME_START = 0.02  # seconds
@@ -136,7 +142,7 @@ def _records(source: str) -> tuple[list[Record], Path, Path | None]:
         videos = find_sources(path).videos
         records = [{"path": video.path.relative_to(path).as_posix()} for video in videos]
         return records, path, path / MANIFEST_NAME
-    if path.is_dir() or path.suffix.lower() in (".jsonl", ".ndjson"):
+    if path.is_dir() or path.suffix.lower() in MANIFEST_SUFFIXES:
         manifest = path / MANIFEST_NAME if path.is_dir() else path
         records = read_manifest(manifest)
         if not records:

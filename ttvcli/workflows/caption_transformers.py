@@ -82,14 +82,11 @@ def _load(folder: Path, device: str) -> tuple[Any, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
-    from ttvcli.core.device import pick_device
+    from ttvcli.workflows.components import existing_device
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    try:
-        place = pick_device(device)
-    except ValueError as error:
-        raise UsageError(str(error), fix="--device cpu") from error
+    place = existing_device(device)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         processor = AutoProcessor.from_pretrained(folder, **local)

@@ -147,16 +147,21 @@ def load_tokenizer(folder: Path) -> SentencePieceTokenizer:
         raise ArtifactError("the tokenizer cannot be read", where=str(path)) from error
 
 
+def existing_device(name: str) -> torch.device:
+    """The device a setting names, for networks without TTT; UsageError if it does not exist."""
+    try:
+        return pick_device(name)
+    except ValueError as error:
+        raise UsageError(str(error), fix="--device auto takes what is there") from error
+
+
 def device_named(name: str) -> torch.device:
     """The device a setting names.
 
     Raises:
         UsageError: it does not exist here, or cannot run the TTT backend of the environment.
     """
-    try:
-        device = pick_device(name)
-    except ValueError as error:
-        raise UsageError(str(error), fix="--device auto takes what is there") from error
+    device = existing_device(name)
     try:
         check_ttt_backend(device)
     except ValueError as error:

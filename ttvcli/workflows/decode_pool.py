@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Protocol
 
 from ttvcli.core.video.clip_stream import Broken, Frames
@@ -43,12 +42,7 @@ class Decoder(Protocol):
 
     def __enter__(self) -> "Decoder": ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *unused: object) -> None: ...
 
 
 def worker_count(*, on_gpu: bool) -> int:
@@ -83,12 +77,7 @@ class Inline:
     def __enter__(self) -> "Inline":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         self._waiting.clear()
 
 
@@ -139,12 +128,7 @@ class Pool:
     def __enter__(self) -> "Pool":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         with self.changed:
             self.closed = True
             self._tasks.clear()

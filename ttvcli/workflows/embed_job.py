@@ -141,16 +141,9 @@ def prepare(config: EmbedTextConfig) -> Job:
                 where=str(model),
                 fix="name a model that has it with --model",
             )
-    source = Path(config.source)
-    if (
-        config.source != "-"
-        and config.out.exists()
-        and config.out.resolve()
-        in (
-            source.resolve(),
-            source.resolve().parent,
-        )
-    ):
+    source = Path(config.source).resolve()
+    among = config.source != "-" and config.out.resolve() in (source, source.parent)
+    if among and config.out.exists():
         raise UsageError(
             "the output would be among the latents",
             where=str(config.out),

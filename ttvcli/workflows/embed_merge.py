@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.embeddings import EMPTY_NAME, read_embeddings_metadata
 from ttvcli.artifacts.schema import header, settings_hash
-from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.errors import ArtifactError
 from ttvcli.workflows.embed_job import Job
 from ttvcli.workflows.output_folder import OutputFolder
-from ttvcli.workflows.shards import finished_parts, names_hash, remove_parts, writing
+from ttvcli.workflows.shards import merge_parts, names_hash
 from ttvcli.workflows.text_sources import Texts, prompts_of
 
 
@@ -52,34 +51,22 @@ def make_report(job: Job, clips: list[Texts], records: list[dict[str, Any]]) -> 
     }
 
 
-def finish_all(folder: OutputFolder, records: list[dict[str, Any]], report: dict[str, Any]) -> None:
-    """Write the manifest and the report of all clips; what parts left is in them then."""
-    folder.adopt()
-    folder.finish(records)
-    write_json(folder.path / "report.json", report)
-    remove_parts(folder.path)
-
-
 def merge(job: Job) -> str:
-    """Merge the parts if all of them have ended, and say so; see `encode_merge.merge`."""
+    """Merge the parts if all of them have ended, and say so; see `shards.merge_parts`."""
     assert job.shard is not None
-    of = f"{job.shard.count} parts"
-    wait = f"manifest.jsonl follows when all {of} have ended"
     out, settings = job.config.out, settings_hash(job.settings())
-    try:
-        with writing(out, None):
-            if finished_parts(out, job.shard, items_hash(job)) is None:
-                return wait
-            folder = OutputFolder(out)
-            whole = is_sound(out / EMPTY_NAME, [""], settings) and all(
-                prompts_of(folder.done.get(clip.id, {})) == clip.prompts
-                and is_sound(out / f"{clip.id}.safetensors", clip.prompts, settings)
-                for clip in job.clips
-            )
-            if not whole:
-                return "files of a part are missing: the same command without --shard makes them"
-            records = [current(folder, clip) for clip in job.clips]
-            finish_all(folder, records, make_report(job, job.clips, records))
-            return f"{of} merged: {len(records)} clips in manifest.jsonl"
-    except UsageError:
-        return wait
+
+    def finish(reports: list[dict[str, Any]]) -> int | None:
+        folder = OutputFolder(out)
+        whole = is_sound(out / EMPTY_NAME, [""], settings) and all(
+            prompts_of(folder.done.get(clip.id, {})) == clip.prompts
+            and is_sound(out / f"{clip.id}.safetensors", clip.prompts, settings)
+            for clip in job.clips
+        )
+        if not whole:
+            return None
+        records = [current(folder, clip) for clip in job.clips]
+        folder.complete(records, make_report(job, job.clips, records))
+        return len(records)
+
+    return merge_parts(out, job.shard, items_hash(job), finish)

@@ -17,7 +17,6 @@ from ttvcli.workflows import text_encoders
 from ttvcli.workflows.embed_job import EmbedTextConfig, Job, plan, prepare
 from ttvcli.workflows.embed_merge import (
     current,
-    finish_all,
     is_sound,
     items_hash,
     make_report,
@@ -25,7 +24,7 @@ from ttvcli.workflows.embed_merge import (
 )
 from ttvcli.workflows.output_folder import OutputFolder
 from ttvcli.workflows.shards import write_part_report, writing
-from ttvcli.workflows.step import SILENT, Progress
+from ttvcli.workflows.step import SILENT, PlainResult, Progress
 from ttvcli.workflows.text_encoders import Encoder
 from ttvcli.workflows.text_sources import Texts, prompts_of
 from ttvcli.workflows.text_store import TextStore, groups
@@ -36,7 +35,7 @@ _SHOWN = 3  # texts over the budget that are quoted
 
 
 @dataclass(frozen=True)
-class EmbedTextResult:
+class EmbedTextResult(PlainResult):
     """What a run did; `truncated` counts segments whose text was over the budget."""
 
     paths: list[Path]
@@ -44,16 +43,6 @@ class EmbedTextResult:
     embedded: int
     truncated: int
     failed: list[dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as one JSON object."""
-        return {
-            "paths": [str(path) for path in self.paths],
-            "clips": self.clips,
-            "embedded": self.embedded,
-            "truncated": self.truncated,
-            "failed": self.failed,
-        }
 
 
 def run(
@@ -128,7 +117,7 @@ class _Run:
         records = [current(self.folder, clip) for clip in clips]
         report = make_report(self.job, clips, records)
         if self.job.shard is None:
-            finish_all(self.folder, records, report)
+            self.folder.complete(records, report)
         else:
             self.folder.finish(records)
             write_part_report(self.folder.path, self.job.shard, items_hash(self.job), {})

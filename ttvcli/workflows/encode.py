@@ -16,42 +16,32 @@ from ttvcli.artifacts.schema import header, settings_hash
 from ttvcli.core.video.clip_stream import Broken
 from ttvcli.core.video.decode import probe
 from ttvcli.core.video.errors import UnreadableVideo
-from ttvcli.errors import UsageError
 from ttvcli.workflows.decode_pool import open_decoder
 from ttvcli.workflows.decode_worker import DecodeTask, Looked, LookTask
-from ttvcli.workflows.encode_engine import ENGINES, Hooks, Item
+from ttvcli.workflows.encode_engine import ENGINES, Item
 from ttvcli.workflows.encode_estimate import bytes_per_clip, seconds_per_clip
 from ttvcli.workflows.encode_job import EncodeConfig, Job, expected_clips, prepare
-from ttvcli.workflows.encode_merge import damaged_before, finish_all, is_sound, items_hash, merge
-from ttvcli.workflows.encode_records import Clip, clip_record, outcome
-from ttvcli.workflows.encode_source import Encoder, SourceState
+from ttvcli.workflows.encode_merge import damaged_before, is_sound, items_hash, merge
+from ttvcli.workflows.encode_records import Clip, clip_record, make_report, outcome
+from ttvcli.workflows.encode_source import Encoder, Hooks, SourceState
 from ttvcli.workflows.encode_verify import verify
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder
 from ttvcli.workflows.shards import write_part_report, writing
-from ttvcli.workflows.step import SILENT, Plan, Progress
+from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
 from ttvcli.workflows.video_sources import Source
 
 _SPARE_DISK = 64 << 20
 
 
 @dataclass(frozen=True)
-class EncodeResult:
+class EncodeResult(PlainResult):
     """What a run did; `clips` counts all that are there, `encoded` those made by this run."""
 
     paths: list[Path]
     clips: int
     encoded: int
     failed: list[dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as one JSON object."""
-        return {
-            "paths": [str(path) for path in self.paths],
-            "clips": self.clips,
-            "encoded": self.encoded,
-            "failed": self.failed,
-        }
 
 
 def plan(config: EncodeConfig) -> Plan:
@@ -154,7 +144,8 @@ class _Run:
         self.progress.finish()
         found = outcome(videos, self.digests, self.failures, self._clips_of)
         if self.job.shard is None:
-            finish_all(self.folder, self.job, found)
+            report = make_report(self.settings, self.job.sources, found)
+            self.folder.complete(found.records, report)
         else:
             self.folder.finish(found.records)
             content = {"digests": self.digests, "failures": self.failures}
@@ -247,15 +238,12 @@ def _load_encoder(job: Job) -> Encoder:
     """Load the model's VAE; the function it gives encodes one stream of chunks."""
     import torch
 
-    from ttvcli.core.device import DTYPES, pick_device
+    from ttvcli.core.device import DTYPES
     from ttvcli.workflows import components
 
     if job.config.threads:
         torch.set_num_threads(job.config.threads)
-    try:
-        device = pick_device(job.config.device)
-    except ValueError as error:
-        raise UsageError(str(error), fix="--device cpu") from error
+    device = components.existing_device(job.config.device)
     dtype = DTYPES[job.config.dtype]
     vae: Any = components.load(job.model, "vae", dtype=job.config.dtype, device=device)
 

@@ -15,7 +15,7 @@ from ttvcli.workflows.decode_pool import open_decoder
 from ttvcli.workflows.decode_worker import DecodeTask
 from ttvcli.workflows.encode_job import Job
 from ttvcli.workflows.encode_records import Clip
-from ttvcli.workflows.encode_source import Encoder, SourceEncoder, SourceState
+from ttvcli.workflows.encode_source import Encoder, Hooks, SourceEncoder, SourceState
 
 _LARGEST_BATCH = 16
 _TRIES = 3  # machines of a cluster come and go
@@ -29,27 +29,11 @@ class Item:
     state: SourceState
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What an engine tells while it works; see `SourceEncoder`."""
-
-    add: Callable[[SourceState, Clip], None]
-    void: Callable[[SourceState], None]
-    advance: Callable[[int], None]
-
-
 def encode_locally(
     job: Job, folder: Path, items: Sequence[Item], load: Callable[[Job], Encoder], hooks: Hooks
 ) -> None:
     """Encode sources in this process, decoded ahead by `job.workers` others."""
-    encoder = SourceEncoder(
-        job,
-        folder,
-        lambda: load(job),
-        add=hooks.add,
-        void=hooks.void,
-        advance=hooks.advance,
-    )
+    encoder = SourceEncoder(job, folder, load, hooks)
     with open_decoder([item.task for item in items], job.workers) as decoder:
         while (stream := decoder.ready()) is not None:
             encoder.step(items[stream.index].state, stream)
@@ -167,7 +151,6 @@ def _take(batch: list[Item], results: list[_Sent], job: Job, hooks: Hooks) -> No
             state.new[clip.clip] = clip
             hooks.add(state, clip)
             hooks.advance(job.config.frames)
-        state.ended = sent.broken is None
 
 
 class _Actor:

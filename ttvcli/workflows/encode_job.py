@@ -10,7 +10,7 @@ from ttvcli.core.video.resample import check_clip_frames, output_frames, plan_cl
 from ttvcli.errors import UsageError
 from ttvcli.workflows.decode_pool import worker_count
 from ttvcli.workflows.shards import Shard, refuse_force
-from ttvcli.workflows.video_sources import Source, Sources, find_sources
+from ttvcli.workflows.video_sources import Source, Sources, check_apart, find_sources
 
 # Counts up when the pixels that reach the VAE change for the same settings.
 _RULES = 1
@@ -123,9 +123,7 @@ def prepare(config: EncodeConfig) -> Job:
         UsageError: a size the VAE cannot take, or an output among the sources.
     """
     refuse_force(Shard.parse(config.shard), config.force)
-    sources = find_sources(config.source)
-    if config.limit:
-        sources = Sources(sources.videos[: config.limit], sources.left_out)
+    sources = find_sources(config.source).first(config.limit)
     model = model_folder.resolve_model(config.model)
     vae = model_folder.read_config(model, "vae")
     ratio = 2 ** (len(vae.get("block_out_channels", (1, 1, 1, 1))) - 1)
@@ -136,7 +134,7 @@ def prepare(config: EncodeConfig) -> Job:
             fix=f"for example --size {size[0] // ratio * ratio or ratio}x"
             f"{size[1] // ratio * ratio or ratio}",
         )
-    _check_apart(config)
+    check_apart(config.source, config.out)
     fps = Fraction(str(config.fps)).limit_denominator(1001)
     return Job(config, sources, model, vae, size, fps)
 
@@ -150,19 +148,6 @@ def _own_size(model: Path, vae: dict[str, Any], ratio: int) -> tuple[int, int]:
         if "sample_width" in sizes and "sample_height" in sizes:  # counted in latents
             return ratio * int(sizes["sample_width"]), ratio * int(sizes["sample_height"])
     raise UsageError("the model names no size of its own", fix="add --size 720x480")
-
-
-def _check_apart(config: EncodeConfig) -> None:
-    if config.source == "-":
-        return
-    source = Path(config.source)
-    folder = source if source.is_dir() else source.parent
-    if config.out.exists() and folder.resolve() == config.out.resolve():
-        raise UsageError(
-            "the output would be among the source videos",
-            where=str(config.out),
-            fix="choose another --out; sources are never changed",
-        )
 
 
 def expected_clips(job: Job, duration: float | None) -> int:

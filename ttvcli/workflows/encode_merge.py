@@ -1,23 +1,17 @@
 """The end of `prep encode`: one manifest and one report, from one run or from many parts."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.latents import read_latents_metadata
 from ttvcli.artifacts.schema import settings_hash
-from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.errors import ArtifactError
 from ttvcli.workflows.encode_job import Job
 from ttvcli.workflows.encode_records import Clip, Outcome, make_report, outcome
 from ttvcli.workflows.output_folder import OutputFolder
-from ttvcli.workflows.shards import (
-    finished_parts,
-    names_hash,
-    part_files,
-    remove_parts,
-    writing,
-)
+from ttvcli.workflows.shards import merge_parts, names_hash, part_files
 
 
 def items_hash(job: Job) -> str:
@@ -25,43 +19,25 @@ def items_hash(job: Job) -> str:
     return names_hash(source.name for source in job.sources.videos)
 
 
-def finish_all(folder: OutputFolder, job: Job, found: Outcome) -> None:
-    """Write the manifest and the report of all sources; what parts left is in them then."""
-    folder.adopt()
-    folder.finish(found.records)
-    report = make_report(job.settings(), job.sources, found)
-    write_json(folder.path / "report.json", report)
-    remove_parts(folder.path)
-
-
 def merge(job: Job) -> str:
-    """Merge the parts if all of them have ended, and say so.
-
-    Called by every part when it has ended and given back its lock. Of several that end together the
-    one that gets the lock of the whole folder merges, and it sees the reports of all.
-    """
+    """Merge the parts if all of them have ended, and say so; see `shards.merge_parts`."""
     assert job.shard is not None
-    of = f"{job.shard.count} parts"
-    try:
-        with writing(job.config.out, None):
-            reports = finished_parts(job.config.out, job.shard, items_hash(job))
-            if reports is None:
-                return f"manifest.jsonl follows when all {of} have ended"
-            folder = OutputFolder(job.config.out)
-            digests: dict[str, str] = {}
-            failures: dict[str, dict[str, Any]] = {}
-            for report in reports:
-                digests |= report["digests"]
-                failures |= report["failures"]
-            found = outcome(
-                job.sources.videos, digests, failures, lambda digest: _clips(folder, digest)
-            )
-            if not _complete(job, found):
-                return "files of a part are missing: the same command without --shard makes them"
-            finish_all(folder, job, found)
-            return f"{of} merged: {len(found.records)} clips in manifest.jsonl"
-    except UsageError:
-        return f"manifest.jsonl follows when all {of} have ended"
+
+    def finish(reports: list[dict[str, Any]]) -> int | None:
+        folder = OutputFolder(job.config.out)
+        digests: dict[str, str] = {}
+        failures: dict[str, dict[str, Any]] = {}
+        for report in reports:
+            digests |= report["digests"]
+            failures |= report["failures"]
+        videos = job.sources.videos
+        found = outcome(videos, digests, failures, lambda digest: _clips(folder, digest))
+        if not _complete(job, found):
+            return None
+        folder.complete(found.records, make_report(job.settings(), job.sources, found))
+        return len(found.records)
+
+    return merge_parts(job.config.out, job.shard, items_hash(job), finish)
 
 
 def _clips(folder: OutputFolder, digest: str) -> list[Clip]:
@@ -89,9 +65,12 @@ def _complete(job: Job, found: Outcome) -> bool:
 def damaged_before(folder: Path) -> set[str]:
     """Return the hashes of sources that earlier runs found damaged."""
     found: set[str] = set()
-    for path in [folder / "report.json", *part_files(folder)]:
-        if path.suffix == ".json" and path.exists():
+    parts = (path for path in part_files(folder) if path.suffix == ".json")
+    for path in [folder / "report.json", *parts]:
+        report: Any = None
+        with suppress(OSError, ValueError):
             report = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(report, dict):  # else it is not one of ours
             entries = report.get("skipped") or list(report.get("failures", {}).values())
             found |= {entry["sha256"] for entry in entries if "sha256" in entry}
     return found

@@ -13,9 +13,6 @@ from ttvcli.artifacts.schema import header
 from ttvcli.core.video.resample import SEGMENT_FRAMES, segment_count
 from ttvcli.workflows.video_sources import Source, Sources, clean, clip_segments
 
-# Fields of the source's own record that describe the source file, not the clip.
-_OF_THE_FILE = {"id", "path", "segments", "caption", "keep", "bytes", "codec", "container"}
-
 
 @dataclass(frozen=True)
 class Clip:
@@ -66,8 +63,7 @@ def clip_record(clip: Clip, source: Source) -> dict[str, Any]:
     if "id" in source.record:
         record["source_id"] = clean(source.record["id"])
     record |= {key: value for key, value in asdict(clip).items() if key not in record}
-    unknown = {k: v for k, v in source.record.items() if k not in record and k not in _OF_THE_FILE}
-    return record | clean(unknown)
+    return record | source.passed_on(record)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ class SourceState:
     begin: Begin | None = None
     new: dict[int, Clip] = field(default_factory=dict)
     held_back: Clip | None = None
-    ended: bool = False
     broken: Broken | None = None
 
     @property
@@ -41,6 +40,21 @@ class SourceState:
         return [found[number] for number in sorted(found)]
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What is told while sources are encoded.
+
+    Attributes:
+        add: of every clip that may be recorded, with its source.
+        void: of a source whose clips so far, old ones too, are worth nothing.
+        advance: how many frames were encoded.
+    """
+
+    add: Callable[[SourceState, Clip], None]
+    void: Callable[[SourceState], None]
+    advance: Callable[[int], None]
+
+
 class SourceEncoder:
     """Encodes the clips of sources as their frames come.
 
@@ -48,26 +62,15 @@ class SourceEncoder:
         job: what to encode, and how.
         folder: where latents files go.
         load: makes the encoder; called for the first clip.
-        add: told of every clip that may be recorded, with its source.
-        void: told of a source whose clips so far, old ones too, are worth nothing.
-        advance: told how many frames were encoded.
+        hooks: told of what becomes of them.
     """
 
     def __init__(
-        self,
-        job: Job,
-        folder: Path,
-        load: Callable[[], Encoder],
-        *,
-        add: Callable[[SourceState, Clip], None],
-        void: Callable[[SourceState], None],
-        advance: Callable[[int], None],
+        self, job: Job, folder: Path, load: Callable[[Job], Encoder], hooks: Hooks
     ) -> None:
         self.job = job
         self.folder = folder
-        self.add = add
-        self.void = void
-        self.advance = advance
+        self.hooks = hooks
         self._load = load
         self._encoder: Encoder | None = None
         self._settings = job.settings()
@@ -95,7 +98,7 @@ class SourceEncoder:
     def _clip(self, state: SourceState, first: Frames, stream: Stream) -> None:
         assert state.begin is not None
         if self._encoder is None:
-            self._encoder = self._load()
+            self._encoder = self._load(self.job)
         number = first.clip
         mean, logvar = self._encoder(self._chunks(first, stream))
         clip = self._saved(state, number, mean, logvar)
@@ -104,13 +107,13 @@ class SourceEncoder:
         if number == wanted[-1]:
             state.held_back = clip
         else:
-            self.add(state, clip)
+            self.hooks.add(state, clip)
 
     def _chunks(self, first: Frames, stream: Stream) -> Iterator[Any]:
         left, event = self.job.config.frames, first
         while True:
             yield event.pictures
-            self.advance(len(event.pictures))
+            self.hooks.advance(len(event.pictures))
             left -= len(event.pictures)
             if not left:
                 return
@@ -159,14 +162,13 @@ class SourceEncoder:
 
     def _end(self, state: SourceState) -> None:
         if state.held_back is not None:
-            self.add(state, state.held_back)
+            self.hooks.add(state, state.held_back)
         state.held_back = None
-        state.ended = True
 
     def _discard(self, state: SourceState) -> None:
         """Delete what was made of a source that turned out to be another than it seemed."""
         clips = state.clips
-        self.void(state)
+        self.hooks.void(state)
         for clip in clips:
             (self.folder / clip.path).unlink(missing_ok=True)
         state.old, state.new, state.held_back = {}, {}, None

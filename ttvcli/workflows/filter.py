@@ -15,7 +15,7 @@ from typing import Any
 from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import MANIFEST_NAME, write_manifest
-from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, read_header
+from ttvcli.artifacts.schema import claim_folder, header
 from ttvcli.core.video.decode import probe
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.errors import UsageError
@@ -23,10 +23,18 @@ from ttvcli.workflows.filter_job import FilterConfig, Job, prepare
 from ttvcli.workflows.filter_measure import Task, measure_source, write_failure
 from ttvcli.workflows.filter_records import Verdicts, make_report
 from ttvcli.workflows.filter_report import write_html_report
-from ttvcli.workflows.filter_state import clean_up, forget_all, is_current, key_of, read_state
+from ttvcli.workflows.filter_state import (
+    clean_up,
+    forget_all,
+    is_current,
+    is_known,
+    key_of,
+    read_state,
+)
 from ttvcli.workflows.free_space import check_free_space
+from ttvcli.workflows.output_folder import check_ours
 from ttvcli.workflows.process_pool import Message, ProcessPool
-from ttvcli.workflows.step import SILENT, Plan, Progress
+from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
 
 REPORT_NAME = "report.json"
 _BYTES_PER_VIDEO = 6_000  # state and line of the manifest
@@ -40,7 +48,7 @@ Measurer = Callable[[Iterable[Task]], Iterator[Message]]
 
 
 @dataclass(frozen=True)
-class FilterResult:
+class FilterResult(PlainResult):
     """What a run did; `measured` counts the videos that this run decoded."""
 
     paths: list[Path]
@@ -48,20 +56,8 @@ class FilterResult:
     kept: int
     dropped: int
     measured: int
-    reasons: dict[str, int]
+    dropped_by_reason: dict[str, int]
     failed: list[dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as one JSON object."""
-        return {
-            "paths": [str(path) for path in self.paths],
-            "videos": self.videos,
-            "kept": self.kept,
-            "dropped": self.dropped,
-            "measured": self.measured,
-            "dropped_by_reason": self.reasons,
-            "failed": self.failed,
-        }
 
 
 def plan(config: FilterConfig) -> Plan:
@@ -136,7 +132,7 @@ def run(
         kept=kept,
         dropped=dropped,
         measured=measured,
-        reasons=dict(verdicts.reasons.most_common()),
+        dropped_by_reason=dict(verdicts.reasons.most_common()),
         failed=verdicts.failed,
     )
 
@@ -144,7 +140,7 @@ def run(
 def _claim(job: Job) -> None:
     """Make the folder ours, or continue there; refuse what is not there to be judged again."""
     out, config = job.config.out, job.config
-    _check_ours(out)
+    check_ours(out, "filtered", "verdicts")
     if config.rethreshold:
         _check_measured(job)
     if config.force:
@@ -158,19 +154,12 @@ def _claim(job: Job) -> None:
     clean_up(out)
 
 
-def _check_ours(out: Path) -> None:
-    if (out / HEADER_NAME).exists():
-        kind = read_header(out).get("kind")
-        if kind != "filtered":
-            where, fix = str(out), "choose another --out"
-            raise UsageError(f"the output folder holds {kind}, not verdicts", where=where, fix=fix)
-    elif (out / MANIFEST_NAME).exists():
-        what = "the output folder has a manifest of something else"
-        raise UsageError(what, where=str(out), fix="choose another --out")
-
-
 def _check_measured(job: Job) -> None:
-    missing = [task.source.name for task in _tasks(job)]
+    missing = [
+        source.name
+        for source in job.sources.videos
+        if not is_known(read_state(job.config.out, key_of(source)), source, job.filters)
+    ]
     if missing:
         raise UsageError(
             f"{len(missing)} of {len(job.sources.videos)} videos are not measured, or have changed",
@@ -187,7 +176,8 @@ def _tasks(job: Job) -> list[Task]:
         key = key_of(source)
         known = read_state(job.config.out, key)
         if not is_current(known, source, job.filters):
-            found[key] = Task(source, key, job.config.out, names, job.config.thumbnails)
+            config = job.config
+            found[key] = Task(source, key, config.out, names, config.thumbnails, job.models)
     return list(found.values())
 
 
@@ -209,14 +199,19 @@ def _measure_all(job: Job, progress: Progress, measurer: Measurer | None) -> int
             if message.kind == "error":  # not of the video, but of writing down what it is like
                 raise message.value
             if message.kind in ("crashed", "timeout"):
-                detail = f"exit code {message.value} of the decoder's process"
-                write_failure(message.item, message.kind, detail)
+                write_failure(message.item, message.kind, _cause(message, job.config.patience))
             frames += message.value["frames"] if message.kind == "done" else 0
             rate = frames / max(time.monotonic() - began, 1e-3)
             progress.advance(1, frames_per_second=rate)
     progress.finish()
     clean_up(job.config.out)  # workers of a run that was killed may have been writing until now
     return len(tasks)
+
+
+def _cause(message: Message, patience: float) -> str:
+    if message.kind == "timeout":
+        return f"no frame for {patience:g} s"
+    return f"the process that decoded it ended with code {message.value}"
 
 
 def _counted(records: Iterator[Any], progress: Progress) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """What `prep filter` is asked to do, checked before any video is opened."""
 
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+import os
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from ttvcli.core.filters.filter import Filter
 from ttvcli.errors import UsageError, nearest
 from ttvcli.workflows.filter_state import key_of
 from ttvcli.workflows.process_pool import machine_workers
-from ttvcli.workflows.video_sources import Sources, find_sources
+from ttvcli.workflows.video_sources import Sources, check_apart, find_sources
 
 # Counts up when the lines of the manifest change for the same measurements.
 _RULES = 1
+MODELS_VARIABLE = "TTV_HARM_MODELS"  # folders, with the separator of PATH between them
 
 ALL_FILTERS: dict[str, Filter] = {name: catalog.get("filter", name) for name in catalog.FILTERS}
 # One group of settings for each filter of the catalog, so that `--set blur.min=-30` is checked.
@@ -72,6 +74,7 @@ class Job:
     config: FilterConfig
     sources: Sources
     filters: tuple[Filter, ...]
+    models: tuple[Path, ...]
     workers: int
     listed_again: int = 0  # lines of a manifest that name a video for a second time
 
@@ -97,41 +100,37 @@ def prepare(config: FilterConfig) -> Job:
         ArtifactError: no source.
         UsageError: a filter that cannot run here, or an output among the sources.
     """
-    sources = find_sources(config.source)
-    if config.limit:
-        sources = Sources(sources.videos[: config.limit], sources.left_out, sources.dropped)
-    _check_apart(config)
+    sources = find_sources(config.source).first(config.limit)
+    check_apart(config.source, config.out)
     once = {key_of(source): source for source in reversed(sources.videos)}
     videos = list(reversed(once.values()))
     again = len(sources.videos) - len(videos)
-    sources = Sources(videos, sources.left_out, sources.dropped)
-    return Job(config, sources, chosen(config), config.workers or machine_workers(), again)
+    sources = replace(sources, videos=videos)
+    models = model_folders()
+    workers = config.workers or machine_workers()
+    return Job(config, sources, chosen(config, models), models, workers, again)
 
 
-def chosen(config: FilterConfig) -> tuple[Filter, ...]:
+def model_folders() -> tuple[Path, ...]:
+    """Folders of models of the user's own that this machine has."""
+    named = os.environ.get(MODELS_VARIABLE, "")
+    return tuple(Path(part) for part in named.split(os.pathsep) if part)
+
+
+def chosen(config: FilterConfig, models: tuple[Path, ...]) -> tuple[Filter, ...]:
     """The filters to run, in the order of the catalog."""
     found = []
     for name, entry in ALL_FILTERS.items():
         if name in config.exclude or not (entry.default or name in config.include):
             continue
+        entry = entry.equipped(models)
         why = entry.missing() if entry.missing is not None else ""
         if why:
-            raise UsageError(f"the filter {name!r} cannot run here: {why}", fix=f"--without {name}")
+            where = MODELS_VARIABLE if entry.with_models is not None and models else ""
+            what = f"the filter {name!r} cannot run here: {why}"
+            raise UsageError(what, where=where, fix=f"--without {name}")
         found.append(entry)
     return tuple(found)
-
-
-def _check_apart(config: FilterConfig) -> None:
-    if config.source == "-":
-        return
-    source = Path(config.source)
-    folder = source if source.is_dir() else source.parent
-    if config.out.exists() and folder.resolve() == config.out.resolve():
-        raise UsageError(
-            "the output would be among the source videos",
-            where=str(config.out),
-            fix="choose another --out; sources are never changed",
-        )
 
 
 def limit_helps(entry: Filter) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from ttvcli import catalog
 from ttvcli.artifacts.atomic import sha256_file
 from ttvcli.core.filters.decode_pass import Measured, measure
+from ttvcli.core.filters.filter import Filter
 from ttvcli.core.video.decode import check_file
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.workflows.filter_state import State, stamp, write_state
@@ -26,6 +27,7 @@ class Task:
     out: Path
     filters: tuple[str, ...]
     thumbnails: bool
+    models: tuple[Path, ...] = ()  # for filters that take them
 
 
 def measure_source(task: Task, beat: Callable[[Any], None]) -> dict[str, Any]:
@@ -34,7 +36,9 @@ def measure_source(task: Task, beat: Callable[[Any], None]) -> dict[str, Any]:
     Returns:
         `frames` decoded, and `failed` (reason and detail) or None.
     """
-    filters = [catalog.get("filter", name) for name in task.filters]
+    filters: list[Filter] = [
+        catalog.get("filter", name).equipped(task.models) for name in task.filters
+    ]
     counter = _Beats(beat)
     before = stamp(task.source.path)
     state: State = {"name": task.source.name, "stamp": before}
@@ -43,7 +47,7 @@ def measure_source(task: Task, beat: Callable[[Any], None]) -> dict[str, Any]:
         check_file(task.source.path)
         found = measure(task.source.path, filters, thumbnails=task.thumbnails, beat=counter)
         # After decoding: what is no video is not read to its end.
-        state["sha256"] = sha256_file(task.source.path)
+        state["sha256"] = sha256_file(task.source.path, counter.alive)
         if stamp(task.source.path) != before:
             raise UnreadableVideo("changed")
         state |= _facts(found) | {"filters": {item.name: item.version for item in filters}}
@@ -86,7 +90,7 @@ def _facts(found: Measured) -> State:
 
 
 class _Beats:
-    """Passes the number of frames on, but not every time."""
+    """Passes the number of frames on as a sign of life, but not every time."""
 
     def __init__(self, beat: Callable[[Any], None]) -> None:
         self.frames = 0
@@ -95,6 +99,11 @@ class _Beats:
 
     def __call__(self, frames: int) -> None:
         self.frames = frames
-        if frames % 16 == 0 and time.monotonic() - self._last > _BETWEEN_BEATS:
+        if frames % 16 == 0:
+            self.alive()
+
+    def alive(self) -> None:
+        """Give a sign of life, if the last one was some time ago."""
+        if time.monotonic() - self._last > _BETWEEN_BEATS:
             self._last = time.monotonic()
-            self._beat(frames)
+            self._beat(self.frames)

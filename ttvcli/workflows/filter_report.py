@@ -13,34 +13,17 @@ from typing import Any
 
 from ttvcli.artifacts.html_page import HtmlPage
 from ttvcli.artifacts.manifest import MANIFEST_NAME, iterate_manifest
-from ttvcli.core.filters.filter import Filter, Rule
+from ttvcli.core.filters.filter import Filter, Rule, Thinned
 from ttvcli.workflows.filter_job import Job, limit_helps
 from ttvcli.workflows.filter_records import Verdicts
 from ttvcli.workflows.filter_state import key_of, thumbnail_path
 
 _BINS = 48
-_SHOWN = 18  # videos of a reason, at least; at most twice as many
+_SHOWN = 37  # videos of a reason, fewer; half as many at least
 _NEAR = 4  # videos on each side of a threshold
 _LISTED = 200  # unreadable files
 
 Shown = tuple[str, str, str]  # key of the state, name, text
-
-
-@dataclass
-class _Sample:
-    """Some of many, evenly spread over them."""
-
-    items: list[Shown] = field(default_factory=list)
-    seen: int = 0
-    every: int = 1
-
-    def add(self, item: Shown) -> None:
-        if self.seen % self.every == 0:
-            self.items.append(item)
-        self.seen += 1
-        if len(self.items) > 2 * _SHOWN:
-            del self.items[1::2]
-            self.every *= 2
 
 
 @dataclass
@@ -63,7 +46,7 @@ class _Metric:
 
 def write_html_report(job: Job, verdicts: Verdicts, path: Path) -> None:
     """Write the page on what `job` has found."""
-    samples: dict[str, _Sample] = {}
+    samples: dict[str, Thinned[Shown]] = {}
     rules = [(entry, rule) for entry in job.filters for rule in entry.rules]
     metrics = {(entry.name, rule.metric, rule.limit): _Metric() for entry, rule in rules}
     keys = {source.name: key_of(source) for source in job.sources.videos}
@@ -71,7 +54,7 @@ def write_html_report(job: Job, verdicts: Verdicts, path: Path) -> None:
         key = keys.get(_name(record), "")
         for reason in record.get("reasons", []):
             code = str(reason).partition(":")[0]
-            samples.setdefault(code, _Sample()).add((key, _name(record), str(reason)))
+            samples.setdefault(code, Thinned(_SHOWN)).add((key, _name(record), str(reason)))
         for entry, rule in rules:
             value = record.get("metrics", {}).get(entry.name, {}).get(rule.metric)
             if isinstance(value, int | float):
@@ -106,7 +89,9 @@ def _summary(page: HtmlPage, job: Job, verdicts: Verdicts) -> None:
         page.paragraph(f"and {len(verdicts.failed) - _LISTED} more, see report.json", muted=True)
 
 
-def _dropped(page: HtmlPage, job: Job, verdicts: Verdicts, samples: dict[str, _Sample]) -> None:
+def _dropped(
+    page: HtmlPage, job: Job, verdicts: Verdicts, samples: dict[str, Thinned[Shown]]
+) -> None:
     hidden = _codes(entry for entry in job.filters if not entry.shown)
     unreadable = {item["reason"] for item in verdicts.failed}
     for code, count in verdicts.reasons.most_common():
@@ -115,7 +100,7 @@ def _dropped(page: HtmlPage, job: Job, verdicts: Verdicts, samples: dict[str, _S
         page.heading(f"Dropped: {code} ({count})")
         if code in hidden:
             page.paragraph("Pictures of these are not shown.", muted=True)
-        sheet = samples[code].items if code in samples else []
+        sheet = samples[code].values if code in samples else []
         page.sheet(_figures(job, sheet, pictures=code not in hidden))
 
 

@@ -72,11 +72,19 @@ def stamp(path: Path) -> list[int]:
 
 
 def is_current(state: State | None, source: Source, filters: Sequence[Filter]) -> bool:
-    """Whether a state is of the file as it is now, and of all these filters."""
+    """Whether a source need not be measured again: `is_known`, and not for a passing reason."""
+    if not is_known(state, source, filters):
+        return False
+    assert state is not None
+    return state.get("failed", {}).get("reason") not in PASSING
+
+
+def is_known(state: State | None, source: Source, filters: Sequence[Filter]) -> bool:
+    """Whether a state is of the file as it is now, and of all these filters or a failure."""
     if state is None or state.get("stamp") != stamp(source.path):
         return False
     if "failed" in state:
-        return state["failed"]["reason"] not in PASSING
+        return True
     versions = state.get("filters", {})
     return all(versions.get(entry.name) == entry.version for entry in filters)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.manifest import (
     MANIFEST_NAME,
     ManifestWriter,
@@ -51,7 +52,7 @@ class OutputFolder:
             UsageError: it holds something else, or was made with other settings and not `force`.
         """
         refuse_force(shard, force)
-        _check_ours(path, header["kind"])
+        check_ours(path, header["kind"])
         if force:
             _remove_results(path)
         claim_folder(path, header, force=force)
@@ -86,9 +87,12 @@ class OutputFolder:
         self.done |= {record["id"]: record for record in records}
         self.own |= present
 
-    def adopt(self) -> None:
-        """Take over the lines of all parts."""
+    def complete(self, records: list[dict[str, Any]], report: dict[str, Any]) -> None:
+        """Write the manifest and the report of all items; what parts left is in them then."""
         self.own = set(self.done)
+        self.finish(records)
+        write_json(self.path / "report.json", report)
+        remove_parts(self.path)
 
     def _write(self, records: list[dict[str, Any]]) -> None:
         """Replace the manifest, if that changes it."""
@@ -106,12 +110,13 @@ def _records(manifest: Path) -> list[dict[str, Any]]:
         return []  # parts were merged in this moment
 
 
-def _check_ours(path: Path, kind: str) -> None:
+def check_ours(path: Path, kind: str, called: str = "") -> None:
+    """Raise UsageError if a folder holds anything else than results of this kind, `called` so."""
     if (path / HEADER_NAME).exists():
         found = read_header(path).get("kind")
         if found != kind:
             raise UsageError(
-                f"the output folder holds {found}, not {kind}",
+                f"the output folder holds {found}, not {called or kind}",
                 where=str(path),
                 fix="choose another --out",
             )

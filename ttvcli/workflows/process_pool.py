@@ -41,7 +41,7 @@ class ProcessPool:
     Args:
         work: a function of a module; `beat(value)` reports progress and proves life.
         workers: number of processes.
-        patience: seconds without a sign of life after which a worker is killed.
+        patience: seconds without a sign of life after which a worker that has started is killed.
     """
 
     def __init__(self, work: Work, workers: int, patience: float) -> None:
@@ -86,7 +86,7 @@ class ProcessPool:
     def _hear(self, worker: "_Worker", ready: bool) -> Iterator[Message]:
         item = worker.item
         if not ready:
-            if time.monotonic() - worker.heard > self.patience:
+            if worker.started and time.monotonic() - worker.heard > self.patience:
                 yield self._lost(worker, item, "timeout")
             return
         try:
@@ -95,6 +95,9 @@ class ProcessPool:
             yield self._lost(worker, item, "crashed")
             return
         worker.heard = time.monotonic()
+        if kind == "started":
+            worker.started = True
+            return
         worker.busy = kind == "beat"
         yield Message(item, kind, value)
 
@@ -116,6 +119,7 @@ class _Worker:
         self.process.start()
         other.close()
         life.close()
+        self.started = False  # importing what it needs is no fault of an item
         self.busy = False
         self.item: Any = None
         self.heard = 0.0
@@ -138,6 +142,8 @@ def _serve(work: Work, pipe: Connection, life: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
+    with suppress(BrokenPipeError):
+        pipe.send(("started", None))
     while True:
         try:
             item = pipe.recv()

@@ -9,7 +9,7 @@ are there makes the one manifest and the one report that a run without parts wou
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,3 +138,34 @@ def finished_parts(folder: Path, shard: Shard, items: str) -> list[dict[str, Any
             return None
         found.append(report)
     return found
+
+
+def merge_parts(
+    folder: Path, shard: Shard, items: str, finish: Callable[[list[dict[str, Any]]], int | None]
+) -> str:
+    """Finish a folder if all of its parts have ended, and say so.
+
+    Called by every part when it has ended and given back its lock. Of several that end together the
+    one that gets the lock of the whole folder merges, and it sees the reports of all.
+
+    Args:
+        folder: of all parts.
+        shard: the part that calls.
+        items: the `names_hash` of all items, of all parts.
+        finish: makes one manifest and one report out of the parts' reports, and returns how many
+            clips there are; None if files are missing.
+    """
+    parts = f"{shard.count} parts"
+    try:
+        with writing(folder, None):
+            reports = finished_parts(folder, shard, items)
+            if reports is not None:
+                clips = finish(reports)
+                if clips is None:
+                    return (
+                        "files of a part are missing: the same command without --shard makes them"
+                    )
+                return f"{parts} merged: {clips} clips in manifest.jsonl"
+    except UsageError:  # another part has the lock
+        pass
+    return f"manifest.jsonl follows when all {parts} have ended"

@@ -36,7 +36,7 @@ from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder
 from ttvcli.workflows.split_job import SplitConfig, SplitJob, prepare
 from ttvcli.workflows.split_records import Clip, clip_record, make_report, source_cut, spans_of
-from ttvcli.workflows.step import SILENT, Plan, Progress
+from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
 from ttvcli.workflows.video_sources import Source
 
 __all__ = ["SplitConfig", "SplitResult", "plan", "run"]
@@ -50,22 +50,13 @@ _USUAL_FPS = Fraction(25)  # of a source that does not say
 
 
 @dataclass(frozen=True)
-class SplitResult:
+class SplitResult(PlainResult):
     """What a run did; `clips` counts all that are there, `made` those of this run."""
 
     paths: list[Path]
     clips: int
     made: int
     failed: list[dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as one JSON object."""
-        return {
-            "paths": [str(path) for path in self.paths],
-            "clips": self.clips,
-            "made": self.made,
-            "failed": self.failed,
-        }
 
 
 def plan(config: SplitConfig) -> Plan:

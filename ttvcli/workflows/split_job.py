@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ttvcli import catalog
-from ttvcli.artifacts.manifest import MANIFEST_NAME
 from ttvcli.artifacts.schema import HEADER_NAME, read_header
+from ttvcli.core.video.encode import PRESETS
 from ttvcli.core.video.segments import SegmentRule
 from ttvcli.core.video.shots import ShotDetector
 from ttvcli.errors import UsageError
 from ttvcli.workflows.encode_job import parse_size
-from ttvcli.workflows.video_sources import Sources, find_sources
+from ttvcli.workflows.video_sources import Sources, check_apart, find_sources
 
 STEP = "prep split"
 MAX_SECONDS = 63
@@ -87,6 +87,8 @@ class SplitConfig:
             )
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be 0 to 51, got {self.crf}")
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,7 @@ def prepare(config: SplitConfig) -> SplitJob:
         ArtifactError: no source.
         UsageError: a detector that is unknown or not installed, or an output among the sources.
     """
-    sources = find_sources(config.source)
-    if config.limit:
-        sources = Sources(sources.videos[: config.limit], sources.left_out)
+    sources = find_sources(config.source).first(config.limit)
     segment, fps, size = PROFILES[config.profile]
     rate = Fraction(str(config.fps or fps)).limit_denominator(1001)
     rule = SegmentRule(
@@ -150,7 +150,7 @@ def prepare(config: SplitConfig) -> SplitJob:
     per_clip = max(round(config.seconds / segment), 1)
     job = SplitJob(config, sources, rule, parse_size(config.size or size), per_clip)
     _check_detector(job)
-    _check_apart(config)
+    check_apart(config.source, config.out, below=True)
     _check_output(config.out)
     return job
 
@@ -169,23 +169,6 @@ def _check_detector(job: SplitJob) -> None:
             raise UsageError(str(error), fix="leave --threshold out for the default") from error
     elif job.config.threshold > 1:
         raise UsageError("the threshold of transnetv2 is a probability", fix="--threshold 0.4")
-
-
-def _check_apart(config: SplitConfig) -> None:
-    if config.source == "-":
-        return
-    source = Path(config.source)
-    folder = (source if source.is_dir() else source.parent).resolve()
-    out = config.out.resolve()
-    listed = not source.is_dir() or (source / MANIFEST_NAME).is_file()
-    # Without a manifest, the next run would take the clips for videos.
-    inside = source.is_dir() and not listed and out.is_relative_to(folder)
-    if inside or (config.out.exists() and folder == out):
-        raise UsageError(
-            "the output would be among the source videos",
-            where=str(config.out),
-            fix="choose another --out; sources are never changed",
-        )
 
 
 def _check_output(out: Path) -> None:

@@ -14,8 +14,6 @@ from ttvcli.core.video.segments import DroppedScene, Segment, SegmentRule
 from ttvcli.core.video.shots import MICRO, FoundShots
 from ttvcli.workflows.video_sources import Source, Sources, clean, clip_segments
 
-# Fields of the source's own record that describe the source file, not the clip.
-_OF_THE_FILE = {"id", "path", "segments", "caption", "keep", "bytes", "codec", "container"}
 _SPAN = ("scene", "source_start", "source_end", "scene_start", "scene_end")
 
 
@@ -122,9 +120,8 @@ def clip_record(
     facts = asdict(clip)
     del facts["spans"]
     record |= {key: value for key, value in facts.items() if key not in record}
-    known = _OF_THE_FILE | set(record)
-    unknown = {key: value for key, value in source.record.items() if key not in known}
-    return record | {k: v for k, v in before.items() if k not in record} | clean(unknown)
+    later = {key: value for key, value in before.items() if key not in record}
+    return record | later | source.passed_on(record)
 
 
 def make_report(

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from ttvcli.artifacts.schema import plain
 from ttvcli.errors import UsageError
 
 
@@ -95,16 +96,21 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"--seed must be from 0 to 2**63 - 1, got {seed}", fix="--seed 42")
 
 
+class PlainResult:
+    """Base of results that are dataclasses and whose fields are the JSON object of `--json`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as one JSON object."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+
 @dataclass(frozen=True)
-class StepResult:
+class StepResult(PlainResult):
     """A result with nothing to add to its paths; steps with more to say define their own."""
 
     paths: list[Path] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as one JSON object."""
-        return {"paths": [str(path) for path in self.paths], "failed": self.failed}
 
 
 class StopRequest:

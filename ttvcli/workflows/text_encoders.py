@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttvcli.core.device import pick_device
-from ttvcli.errors import UsageError
 from ttvcli.workflows import clip_text, components
 from ttvcli.workflows.embed_job import Job
 
@@ -28,10 +26,7 @@ def load(job: Job) -> Encoder:
     """Load the encoder and its tokenizer, and find out how many texts it may take at once."""
     if job.config.threads:
         torch.set_num_threads(job.config.threads)
-    try:
-        device = pick_device(job.config.device)
-    except ValueError as error:
-        raise UsageError(str(error), fix="--device cpu") from error
+    device = components.existing_device(job.config.device)
     tokens, forward, vocabulary = (_clip if job.config.encoder == "clip" else _t5)(job, device)
     size = largest_batch(forward, most_at_once(job), job.max_tokens, vocabulary, device)
 

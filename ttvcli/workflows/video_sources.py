@@ -1,50 +1,25 @@
 """Find the videos a step works on, with their captions: a folder, one file, a manifest, or "-"."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ttvcli.artifacts.manifest import MANIFEST_NAME, read_manifest
-from ttvcli.errors import ArtifactError
+from ttvcli.errors import ArtifactError, UsageError
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in (
-        *(
-            "mp4",
-            "m4v",
-            "mov",
-            "qt",
-            "3gp",
-            "3g2",
-            "webm",
-            "mkv",
-            "avi",
-            "gif",
-            "flv",
-            "wmv",
-            "asf",
-        ),
-        *(
-            "mpg",
-            "mpeg",
-            "m2v",
-            "ts",
-            "mts",
-            "m2ts",
-            "vob",
-            "ogv",
-            "ogg",
-            "rm",
-            "rmvb",
-            "mxf",
-            "dv",
-        ),
-        *("nut", "ivf", "obu", "y4m", "h264", "264", "hevc", "265", "mjpg", "mjpeg"),
+        *("mp4", "m4v", "mov", "qt", "3gp", "3g2", "webm", "mkv", "avi", "gif", "flv", "wmv"),
+        *("asf", "mpg", "mpeg", "m2v", "ts", "mts", "m2ts", "vob", "ogv", "ogg", "rm", "rmvb"),
+        *("mxf", "dv", "nut", "ivf", "obu", "y4m", "h264", "264", "hevc", "265", "mjpg", "mjpeg"),
     )
 )
+MANIFEST_SUFFIXES = (".jsonl", ".json", ".ndjson")
+# Fields of a source's own record that describe the source file, not the clips made of it.
+_OF_THE_FILE = {"id", "path", "segments", "caption", "keep", "bytes", "codec", "container"}
 _LONGEST_CAPTION = 1 << 20  # bytes of a caption file that are read
 
 Segment = dict[str, Any]
@@ -72,6 +47,12 @@ class Source:
             return []
         return [{"start": 0.0, "end": None, "caption": caption, "caption_source": "sidecar"}]
 
+    def passed_on(self, own: Container[str]) -> dict[str, Any]:
+        """Fields of its line that go on into a line of a clip that has the fields `own`."""
+        left = {k: v for k, v in self.record.items() if k not in own and k not in _OF_THE_FILE}
+        found: dict[str, Any] = clean(left)
+        return found
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -80,6 +61,10 @@ class Sources:
     videos: list[Source]
     left_out: int = 0
     dropped: tuple[Source, ...] = ()  # those that were left out, for a step that passes them on
+
+    def first(self, limit: int) -> "Sources":
+        """The first `limit` videos; 0 for all."""
+        return replace(self, videos=self.videos[:limit]) if limit else self
 
 
 def find_sources(source: str | Path) -> Sources:
@@ -105,11 +90,35 @@ def find_sources(source: str | Path) -> Sources:
                 fix=f"videos end in {', '.join(sorted(VIDEO_SUFFIXES)[:12])}, ...",
             )
         return Sources([Source(path / file, printable(file.as_posix())) for file in found])
-    if path.suffix.lower() in (".jsonl", ".json", ".ndjson"):
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
         return _from_manifest(path, path.parent)
     if not path.exists() and not path.is_symlink():
         raise ArtifactError("there is no such file or folder", where=printable(str(path)))
     return Sources([Source(path, printable(path.name))])
+
+
+def check_apart(source: str, out: Path, *, below: bool = False) -> None:
+    """Raise UsageError if the output would be among the sources.
+
+    Args:
+        source: as for `find_sources`.
+        out: folder of the output.
+        below: refuse folders below the sources, too, where the next run would find it. A manifest
+            lists its videos, so that nothing else is found.
+    """
+    if source == "-":
+        return
+    path = Path(source)
+    folder = (path if path.is_dir() else path.parent).resolve()
+    place = out.resolve()
+    searched = path.is_dir() and not (path / MANIFEST_NAME).is_file()
+    inside = below and searched and place.is_relative_to(folder)
+    if inside or (out.exists() and folder == place):
+        raise UsageError(
+            "the output would be among the source videos",
+            where=str(out),
+            fix="choose another --out; sources are never changed",
+        )
 
 
 def read_caption(path: Path) -> str | None:

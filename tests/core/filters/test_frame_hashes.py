@@ -81,6 +81,16 @@ def test_bars_are_known_before_the_first_frame_is_hashed() -> None:
     assert found.content == 1.0
 
 
+def test_a_joined_recording_has_the_hashes_of_both_its_sizes() -> None:
+    wide, high = [scene(1.0)] * 12, [scene(2.0, 160, 90)] * 12
+    hasher = FrameHasher()
+    for index, picture in enumerate(wide + high):
+        hasher.add(picture, index / 24)
+    found = hasher.finish()
+    expected = np.concatenate([record(wide).hashes, record(high).hashes])
+    assert np.array_equal(found.hashes, expected)
+
+
 def test_a_record_goes_through_json() -> None:
     found = record([scene(index / 24) for index in range(48)])
     again = VideoHashes.from_json(json.loads(json.dumps(found.to_json())))

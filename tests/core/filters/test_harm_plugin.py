@@ -1,38 +1,16 @@
 """A classifier in a folder becomes a checker: exactly its probabilities, by category."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from vision_model import save_classifier
 
 from ttvcli.core.filters.harm_plugin import LABELS_FILE, FolderChecker, check_folder
 
 transformers = pytest.importorskip("transformers")
 LABELS = ["normal", "porn", "sexy", "gore"]
-
-
-def save_classifier(folder: Path, labels: list[str], problem: str | None = None) -> Path:
-    """Write a tiny classifier of random weights as transformers does."""
-    torch.manual_seed(0)
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=32,
-        patch_size=16,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-        problem_type=problem,
-        initializer_range=0.5,
-    )
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
-    size = {"height": 32, "width": 32}
-    about = {"image_processor_type": "ViTImageProcessor", "size": size, "do_resize": True}
-    (folder / "preprocessor_config.json").write_text(json.dumps(about))
-    return folder
 
 
 def frame() -> np.ndarray:
@@ -94,6 +72,25 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="cannot be loaded"):
         FolderChecker(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "stated", "said"),
+    [
+        ("[]", None, "config.json is no JSON object"),
+        ('{"id2label": {"1": "normal", "2": "gore"}}', None, "id2label does not count"),
+        ('{"id2label": ["normal", "gore"]}', None, "id2label does not count"),
+        ('{"id2label": {"0": "normal", "1": "gore"}}', "[1]", "harm_labels.json is no JSON object"),
+    ],
+)
+def test_files_of_another_form_are_named(
+    config: str, stated: str | None, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    if stated is not None:
+        (tmp_path / LABELS_FILE).write_text(stated)
+    with pytest.raises(ValueError, match=said):
+        check_folder(tmp_path)
 
 
 def test_weights_that_could_run_code_are_not_read(tmp_path: Path) -> None:

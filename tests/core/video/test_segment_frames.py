@@ -59,6 +59,14 @@ def test_large_pictures_keep_their_shape_when_scaled_down(video: Path) -> None:
     assert only.frames.shape == (1, 16, 32, 3)
 
 
+def test_all_frames_of_a_segment_have_one_size(tmp_path: Path) -> None:
+    joined = tmp_path / "joined.h264"  # two recordings, one after the other
+    parts = [make_video(tmp_path / f"{n}.h264", size=s) for n, s in ((0, (64, 48)), (1, (48, 64)))]
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    (only,) = read_segments(joined, [(0.0, 0.9)], FrameChoice(count=4))
+    assert only.frames.shape == (4, 48, 64, 3)
+
+
 def test_a_choice_is_either_a_count_or_a_rate() -> None:
     with pytest.raises(ValueError, match="either"):
         FrameChoice()

@@ -4,18 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    DryRun,
-    Json,
-    Limit,
-    Out,
-    Quiet,
-    Set,
-    ShowConfig,
-    Size,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Limit, Out, Size
+from ttvcli.cli.run_step import step_command
 
 Rows = Annotated[
     str | None, typer.Option("--rows", help="encode, filter, duplicates; default all.")
@@ -30,7 +20,7 @@ Repeats = Annotated[int | None, typer.Option("--repeats", help="Timed runs of a 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("data")
+    @step_command(app, "bench_data")
     def data(
         source: Annotated[
             str | None,
@@ -45,12 +35,6 @@ def register(app: typer.Typer) -> None:
         clips: Clips = None,
         repeats: Repeats = None,
         limit: Limit = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Time decoding, filtering and the search for duplicates beside bare readers.
 
@@ -64,22 +48,3 @@ def register(app: typer.Typer) -> None:
           ttv bench data --rows encode --threads 1 --json
           ttv bench data --rows duplicates --clips 1000,10000
         """
-        execute(
-            "bench_data",
-            {
-                "source": source,
-                "out": out,
-                "rows": rows,
-                "size": size,
-                "threads": threads,
-                "clips": clips,
-                "repeats": repeats,
-                "limit": limit,
-            },
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

@@ -4,18 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    Device,
-    DryRun,
-    Json,
-    Out,
-    Quiet,
-    Set,
-    ShowConfig,
-    Threads,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Device, Out, Threads
+from ttvcli.cli.run_step import step_command
 
 Sizes = Annotated[
     str | None,
@@ -53,7 +43,7 @@ Limit = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("kernels")
+    @step_command(app, "bench_kernels")
     def kernels(
         out: Out = None,
         sizes: Sizes = None,
@@ -69,12 +59,6 @@ def register(app: typer.Typer) -> None:
         limit: Limit = None,
         device: Device = None,
         threads: Threads = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Time the TTT operations beside the public form and local attention.
 
@@ -93,28 +77,3 @@ def register(app: typer.Typer) -> None:
           ttv bench kernels --rows ttt_mlp --heads 1 --sides scan,public --json
           ttv bench kernels --device cuda --seconds 3,63 -o h100.jsonl
         """
-        execute(
-            "bench_kernels",
-            {
-                "out": out,
-                "sizes": sizes,
-                "rows": rows,
-                "seconds": seconds,
-                "heads": heads,
-                "mini_batch": mini_batch,
-                "passes": passes,
-                "sides": sides,
-                "compile": compile,
-                "dtype": dtype,
-                "repeats": repeats,
-                "limit": limit,
-                "device": device,
-                "threads": threads,
-            },
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import ConfigFile, DryRun, Dtype, Json, Out, Quiet, Seed, Set, ShowConfig
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Dtype, Out, Seed
+from ttvcli.cli.run_step import step_command
 
 Variant = Annotated[str | None, typer.Option("--variant", help="CogVideoX of this size: 2b, 5b.")]
 Ssm = Annotated[
@@ -20,7 +20,7 @@ TextLayers = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("model")
+    @step_command(app, "bench_model")
     def model(
         out: Out = None,
         variant: Variant = None,
@@ -28,12 +28,6 @@ def register(app: typer.Typer) -> None:
         text_layers: TextLayers = None,
         dtype: Dtype = None,
         seed: Seed = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Write a CogVideoX of full size with random weights: memory and speed, nothing downloaded.
 
@@ -46,20 +40,3 @@ def register(app: typer.Typer) -> None:
           ttv bench model --ssm ttt_mlp --text-layers 2 -o 5b-ttt
           ttv sample "a dog" --model 5b-ttt --size 256x256 --steps 1 --offload disk -o dog.mp4
         """
-        execute(
-            "bench_model",
-            {
-                "out": out,
-                "variant": variant,
-                "ssm": ssm,
-                "text_layers": text_layers,
-                "dtype": dtype,
-                "seed": seed,
-            },
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

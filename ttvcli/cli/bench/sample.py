@@ -4,18 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    Device,
-    DryRun,
-    Json,
-    Out,
-    Quiet,
-    Set,
-    ShowConfig,
-    Threads,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Device, Out, Threads
+from ttvcli.cli.run_step import step_command
 
 Against = Annotated[str | None, typer.Option("--against", help="Compare with: diffusers.")]
 Rows = Annotated[
@@ -28,7 +18,7 @@ Repeats = Annotated[int | None, typer.Option("--repeats", help="Timed runs of a 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("sample")
+    @step_command(app, "bench_sample")
     def sample(
         out: Out = None,
         against: Against = None,
@@ -37,12 +27,6 @@ def register(app: typer.Typer) -> None:
         repeats: Repeats = None,
         device: Device = None,
         threads: Threads = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Time VAE, transformer layers and a whole small pipeline beside diffusers.
 
@@ -54,21 +38,3 @@ def register(app: typer.Typer) -> None:
           ttv bench sample --threads 2 -o rows.jsonl
           ttv bench sample --rows vae-decode-128,pipeline --dtypes bf16 --json
         """
-        execute(
-            "bench_sample",
-            {
-                "out": out,
-                "against": against,
-                "rows": rows,
-                "dtypes": dtypes,
-                "repeats": repeats,
-                "device": device,
-                "threads": threads,
-            },
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

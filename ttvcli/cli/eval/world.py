@@ -4,24 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    Device,
-    DryRun,
-    Dtype,
-    Force,
-    Guidance,
-    Json,
-    Model,
-    Out,
-    Quiet,
-    Seed,
-    Set,
-    ShowConfig,
-    Steps,
-    Threads,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Device, Dtype, Force, Guidance, Model, Out, Seed, Steps, Threads
+from ttvcli.cli.run_step import step_command
 from ttvcli.cli.sample import ContactSheet, Sampler
 
 Prompts = Annotated[
@@ -32,7 +16,7 @@ Prompts = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("world")
+    @step_command(app, "eval_world")
     def world(
         out: Out = None,
         model: Model = None,
@@ -46,12 +30,6 @@ def register(app: typer.Typer) -> None:
         device: Device = None,
         threads: Threads = None,
         force: Force = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Measure a tiny-world model on combinations held out of training.
 
@@ -64,26 +42,3 @@ def register(app: typer.Typer) -> None:
           ttv eval world -o world.json --contact-sheet world.png
           ttv eval world --model runs/latest/model --prompts 32 --json
         """
-        execute(
-            "eval_world",
-            {
-                "out": out,
-                "model": model,
-                "prompts": prompts,
-                "steps": steps,
-                "guidance": guidance,
-                "sampler": sampler,
-                "dtype": dtype,
-                "seed": seed,
-                "contact_sheet": contact_sheet,
-                "device": device,
-                "threads": threads,
-                "force": force,
-            },
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

@@ -5,19 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    Device,
-    DryRun,
-    Force,
-    Json,
-    Limit,
-    Out,
-    Quiet,
-    Set,
-    ShowConfig,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Device, Force, Limit, Out
+from ttvcli.cli.run_step import step_command
 
 Source = Annotated[
     str | None,
@@ -80,7 +69,7 @@ Concurrency = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("caption")
+    @step_command(app, "caption")
     def caption(
         source: Source = None,
         out: Out = None,
@@ -94,12 +83,6 @@ def register(app: typer.Typer) -> None:
         device: Device = None,
         limit: Limit = None,
         force: Force = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Find missing, too short, boiler-plate and non-English captions, and replace them.
 
@@ -117,27 +100,3 @@ def register(app: typer.Typer) -> None:
           ttv prep caption clips/ --from-file clips/captions.todo.jsonl
           ttv prep caption raw/ --out captioned/ --captioner tiny-world
         """
-        flags = {
-            "source": source,
-            "out": out,
-            "captioner": captioner,
-            "captioner_model": captioner_model,
-            "from_file": from_file,
-            "fill_in": fill_in,
-            "sheets": sheets,
-            "style": style,
-            "concurrency": concurrency,
-            "device": device,
-            "limit": limit,
-            "force": force,
-        }
-        execute(
-            "caption",
-            flags,
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

@@ -5,26 +5,21 @@ from typing import Annotated
 import typer
 
 from ttvcli.cli.options import (
-    ConfigFile,
     Device,
-    DryRun,
     Dtype,
     Force,
     Fps,
     Frames,
-    Json,
     Limit,
     Model,
     Out,
-    Quiet,
-    Set,
     Shard,
-    ShowConfig,
     Size,
     Threads,
+    Videos,
     Workers,
 )
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.run_step import step_command
 
 Engine = Annotated[
     str | None, typer.Option("--engine", help="local, or ray: encoders on a Ray cluster.")
@@ -38,15 +33,9 @@ Verify = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("encode")
+    @step_command(app, "encode")
     def encode(
-        source: Annotated[
-            str | None,
-            typer.Argument(
-                help="Folder of videos (sub-folders too), one video, a manifest, or - for stdin.",
-                show_default=False,
-            ),
-        ] = None,
+        source: Videos = None,
         out: Out = None,
         model: Model = None,
         size: Size = None,
@@ -61,12 +50,6 @@ def register(app: typer.Typer) -> None:
         engine: Engine = None,
         verify: Verify = None,
         force: Force = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Encode videos of any kind to latents of one size, frame rate and length.
 
@@ -85,30 +68,3 @@ def register(app: typer.Typer) -> None:
           ttv prep encode videos/ --out latents/ --shard 2/8 --workers 15
           ttv prep encode videos/ --out latents/ --limit 1 --verify
         """
-        flags = {
-            "source": source,
-            "out": out,
-            "model": model,
-            "size": size,
-            "fps": fps,
-            "frames": frames,
-            "dtype": dtype,
-            "device": device,
-            "threads": threads,
-            "limit": limit,
-            "workers": workers,
-            "shard": shard,
-            "engine": engine,
-            "verify": verify,
-            "force": force,
-        }
-        execute(
-            "encode",
-            flags,
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

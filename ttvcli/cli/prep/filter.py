@@ -5,33 +5,16 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    DryRun,
-    Force,
-    Json,
-    Limit,
-    Out,
-    Quiet,
-    Set,
-    ShowConfig,
-    Workers,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Force, Limit, Out, Videos, Workers
+from ttvcli.cli.run_step import step_command
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("filter")
-    def filter_videos(
-        source: Annotated[
-            str | None,
-            typer.Argument(
-                help="Folder of videos (sub-folders too), one video, a manifest, or - for stdin.",
-                show_default=False,
-            ),
-        ] = None,
+    @step_command(app, "filter", presets=("profile",))
+    def filter(
+        source: Videos = None,
         out: Out = None,
         include: Annotated[
             str | None, typer.Option("--with", help="Filters to run besides the default ones: a,b.")
@@ -58,12 +41,6 @@ def register(app: typer.Typer) -> None:
         workers: Workers = None,
         limit: Limit = None,
         force: Force = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Measure videos and say of each whether to keep it, and why not.
 
@@ -79,19 +56,3 @@ def register(app: typer.Typer) -> None:
           ttv prep filter raw/ --out clean/ --rethreshold --set size.min=360 --set motion.min=0.5
           ttv prep filter raw/ --out clean/ --profile strict --without cuts,bars --dry-run
         """
-        flags = {
-            **{"source": source, "out": out, "include": include, "exclude": exclude},
-            **{"only_metrics": only_metrics, "rethreshold": rethreshold, "report": report},
-            **{"workers": workers, "limit": limit, "force": force},
-        }
-        execute(
-            "filter",
-            flags,
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-            presets={"profile": profile},
-        )

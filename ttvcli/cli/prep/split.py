@@ -4,28 +4,9 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    DryRun,
-    Force,
-    Fps,
-    Json,
-    Limit,
-    Out,
-    Quiet,
-    Set,
-    ShowConfig,
-    Size,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Force, Fps, Limit, Out, Size, Videos
+from ttvcli.cli.run_step import step_command
 
-Source = Annotated[
-    str | None,
-    typer.Argument(
-        help="Folder of videos (sub-folders too), one video, a manifest, or - for stdin.",
-        show_default=False,
-    ),
-]
 Profile = Annotated[
     str | None,
     typer.Option(
@@ -76,70 +57,37 @@ Crf = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("split")(split)
 
+    @step_command(app, "split")
+    def split(
+        source: Videos = None,
+        out: Out = None,
+        profile: Profile = None,
+        seconds: ClipSeconds = None,
+        size: Size = None,
+        fps: Fps = None,
+        detector: Detector = None,
+        threshold: Threshold = None,
+        join: Join = None,
+        short: Short = None,
+        margin: Margin = None,
+        allow_upscale: AllowUpscale = None,
+        crf: Crf = None,
+        limit: Limit = None,
+        force: Force = None,
+    ) -> None:
+        """Cut videos along their scenes into clips of one length, frame rate and size.
 
-def split(
-    source: Source = None,
-    out: Out = None,
-    profile: Profile = None,
-    seconds: ClipSeconds = None,
-    size: Size = None,
-    fps: Fps = None,
-    detector: Detector = None,
-    threshold: Threshold = None,
-    join: Join = None,
-    short: Short = None,
-    margin: Margin = None,
-    allow_upscale: AllowUpscale = None,
-    crf: Crf = None,
-    limit: Limit = None,
-    force: Force = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-    show_config: ShowConfig = False,
-    sets: Set = None,
-    config: ConfigFile = None,
-) -> None:
-    """Cut videos along their scenes into clips of one length, frame rate and size.
+        A scene gives as many whole segments as fit; what is over is cut away evenly at both ends.
+        Every frame of a clip is of its scene. Scenes under 2 s are dropped. Videos are turned
+        upright, brought to square pixels, mapped from HDR to SDR, scaled and cropped. A video that
+        cannot be used is skipped with its reason in report.json, and the exit code is then 5. Run
+        the same command again to continue after a stop.
 
-    A scene gives as many whole segments as fit; what is over is cut away evenly at both ends. Every
-    frame of a clip is of its scene. Scenes under 2 s are dropped. Videos are turned upright,
-    brought to square pixels, mapped from HDR to SDR, scaled and cropped. A video that cannot be
-    used is skipped with its reason in report.json, and the exit code is then 5. Run the same
-    command again to continue after a stop.
-
-    \b
-    Examples:
-      ttv prep split raw/ --out clips/
-      ttv prep split clean/manifest.jsonl --out clips/ --size 128x128 --seconds 9
-      ttv prep split raw/ --out clips/ --profile 5s --detector transnetv2
-      ttv prep split raw/ --out clips/ --dry-run
-    """
-    execute(
-        "split",
-        {
-            "source": source,
-            "out": out,
-            "profile": profile,
-            "seconds": seconds,
-            "size": size,
-            "fps": fps,
-            "detector": detector,
-            "threshold": threshold,
-            "join": join,
-            "short": short,
-            "margin": margin,
-            "allow_upscale": allow_upscale,
-            "crf": crf,
-            "limit": limit,
-            "force": force,
-        },
-        json=json,
-        quiet=quiet,
-        dry_run=dry_run,
-        show_config=show_config,
-        sets=sets,
-        config_file=config,
-    )
+        \b
+        Examples:
+          ttv prep split raw/ --out clips/
+          ttv prep split clean/manifest.jsonl --out clips/ --size 128x128 --seconds 9
+          ttv prep split raw/ --out clips/ --profile 5s --detector transnetv2
+          ttv prep split raw/ --out clips/ --dry-run
+        """

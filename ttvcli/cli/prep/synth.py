@@ -4,18 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import (
-    ConfigFile,
-    DryRun,
-    Force,
-    Json,
-    Out,
-    Quiet,
-    Seed,
-    Set,
-    ShowConfig,
-)
-from ttvcli.cli.run_step import execute
+from ttvcli.cli.options import Force, Out, Seed
+from ttvcli.cli.run_step import step_command
 
 Split = Annotated[
     str | None,
@@ -38,7 +28,7 @@ Paths = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("synth")
+    @step_command(app, "synth")
     def synth(
         out: Out = None,
         clips: Annotated[
@@ -61,12 +51,6 @@ def register(app: typer.Typer) -> None:
         ] = None,
         seed: Seed = None,
         force: Force = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        show_config: ShowConfig = False,
-        sets: Set = None,
-        config: ConfigFile = None,
     ) -> None:
         """Render captioned clips of the tiny world as mp4 files with their exact ground truth.
 
@@ -81,26 +65,3 @@ def register(app: typer.Typer) -> None:
           ttv prep synth --out long/ --clips 20 --seconds 63
           ttv prep synth --out test/ --clips 128 --split heldout --objects 1 --json
         """
-        flags = {
-            "out": out,
-            "clips": clips,
-            "seconds": seconds,
-            "size": size,
-            "fps": fps,
-            "split": split,
-            "objects": objects,
-            "paths": paths,
-            "crf": crf,
-            "seed": seed,
-            "force": force,
-        }
-        execute(
-            "synth",
-            flags,
-            json=json,
-            quiet=quiet,
-            dry_run=dry_run,
-            show_config=show_config,
-            sets=sets,
-            config_file=config,
-        )

@@ -49,7 +49,7 @@ class BarsMeter:
         self._next = view.time + _EVERY
         if self._bars is None or self._shape != view.shape:
             self._shape, self._bars, self._edges = view.shape, None, [0.0] * 4
-        self._turns = int(view.frame.rotation) // 90 % 4
+        self._turns = view.turns
         edges = _from_edges(view)
         found = [_bar(lines) for lines in edges]
         if None in found:  # a plain frame says nothing about bars

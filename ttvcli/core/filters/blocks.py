@@ -91,8 +91,7 @@ def _blockiness(graph: Any, picture: np.ndarray) -> float | None:
     frame = av.VideoFrame.from_ndarray(picture, format="gray")
     frame.pts, frame.time_base = 0, Fraction(1, 1000)
     graph.push(frame)
-    value = rounded(float(graph.pull().metadata.get(_KEY, "nan")), 3)
-    return value
+    return rounded(float(graph.pull().metadata.get(_KEY, "nan")), 3)
 
 
 FILTER = Filter(

@@ -6,15 +6,17 @@ videos with each other, from a small record that it made of each in the one pass
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from ttvcli.core.filters.frame_view import FrameView
 from ttvcli.core.video.decode import VideoInfo
 
 Metrics = dict[str, Any]  # numbers, null where there was nothing to measure, short lists
 AllMetrics = Mapping[str, Mapping[str, Any]]  # name of the filter -> what it measured
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Filter:
         default: whether it runs without being asked for.
         missing: tells why it cannot run on this machine; empty if it can.
         shown: False keeps pictures of what it drops out of every report.
+        with_models: makes the same filter with models of the user's own, from folders.
     """
 
     name: str
@@ -126,6 +129,11 @@ class Filter:
     default: bool = True
     missing: Callable[[], str] | None = None
     shown: bool = True
+    with_models: Callable[[tuple[Path, ...]], "Filter"] | None = None
+
+    def equipped(self, folders: tuple[Path, ...]) -> "Filter":
+        """The filter with models of the user's own, if it takes any."""
+        return self if self.with_models is None else self.with_models(folders)
 
     def findings(self, metrics: AllMetrics, limits: Any) -> Iterator[Finding]:
         """Yield what is wrong with a video by its numbers; `limits` is an instance of `limits`."""
@@ -147,27 +155,31 @@ class Filter:
                 yield Finding(found.code, found.text, found.drop, self.name)
 
 
-@dataclass
-class Spread:
-    """Values met one by one: their mean, extremes and, up to a bound, their median.
+class Thinned(Generic[T]):
+    """Some of many values met one by one, evenly spread over them: fewer than `bound`.
 
     Every other value is dropped once there are too many, so that the memory stays the same however
-    long the video is.
+    many there are.
     """
 
-    bound: int = 4096
-    values: list[float] = field(default_factory=list)
-    _every: int = 1
-    _seen: int = 0
+    def __init__(self, bound: int = 4096) -> None:
+        self.values: list[T] = []
+        self._bound = bound
+        self._every = 1
+        self._seen = 0
 
-    def add(self, value: float) -> None:
+    def add(self, value: T) -> None:
         """Take in a value."""
         if self._seen % self._every == 0:
             self.values.append(value)
         self._seen += 1
-        if len(self.values) >= self.bound:
+        if len(self.values) >= self._bound:
             del self.values[1::2]
             self._every *= 2
+
+
+class Spread(Thinned[float]):
+    """Numbers of a video: their mean and their quantiles."""
 
     def quantile(self, share: float) -> float | None:
         """Return the value that `share` of the others lie below; None if there are none."""

@@ -95,7 +95,10 @@ class FrameHasher:
         return _step(time) > self._seen
 
     def add(self, luma: NDArray[np.uint8], time: float) -> None:
-        """Take the luma plane uint8 `[H, W]`, 0 for black; does nothing if it is not wanted."""
+        """Take the luma plane uint8 `[H, W]`, 0 for black; does nothing if it is not wanted.
+
+        A joined recording may change its size: no mean is taken over pictures of two sizes.
+        """
         if not self.wants(time):
             return
         self._seen = _step(time)
@@ -103,21 +106,32 @@ class FrameHasher:
         if block > self._block:
             self._end_block(held=block - self._block - 1)
             self._block = block
+        if self._last is not None and self._last.shape != luma.shape:
+            self._begin_anew()
         self._last = luma.astype(np.float32)
         self._sum = self._last if self._sum is None else self._sum + self._last
         self._pictures += 1
 
     def finish(self) -> VideoHashes:
         """The record of the frames so far; without any it is empty."""
+        self._end_windows()
+        shape = (len(self._hashes), len(CROPS), WORDS)
+        hashes = np.array(self._hashes, np.uint64).reshape(shape)
+        counts = np.array(self._counts, np.uint16)
+        return VideoHashes(hashes, counts, self._flat, round(self._content, 4))
+
+    def _end_windows(self) -> None:
+        """Hash what was seen so far; a block that is alone is a window."""
         only = self._before is None and self._sum is not None
         self._end_block(held=0)
         if only and self._before is not None:
             self._window(self._before)
         self._hash_waiting()
-        shape = (len(self._hashes), len(CROPS), WORDS)
-        hashes = np.array(self._hashes, np.uint64).reshape(shape)
-        counts = np.array(self._counts, np.uint16)
-        return VideoHashes(hashes, counts, self._flat, round(self._content, 4))
+
+    def _begin_anew(self) -> None:
+        self._end_windows()
+        self._last = self._before = None
+        self._waiting, self._box = [], ContentBox()
 
     def _end_block(self, held: int) -> None:
         means = [] if self._sum is None else [self._sum / np.float32(self._pictures)]

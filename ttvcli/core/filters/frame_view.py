@@ -65,6 +65,11 @@ class FrameView:
         """(H, W) of the frame as stored."""
         return self.frame.height, self.frame.width
 
+    @property
+    def turns(self) -> int:
+        """Quarter turns counter-clockwise that bring the frame upright."""
+        return self._views.picture.rotation(self.frame) // 90
+
     @cached_property
     def grid(self) -> np.ndarray:
         """Every n-th point of every n-th line `[h, w]`: costs next to nothing, noise stays in."""

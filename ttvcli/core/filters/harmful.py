@@ -4,7 +4,7 @@ A checker scores frames for some of `CATEGORIES`. Categories without a checker a
 which is not the same as harmless; a checker that fails makes the video unsafe. One frame alone
 never decides: single cartoon frames score above 0.9 in the detector of the extra `safety`.
 
-Stronger models are folders named in the environment variable TTV_HARM_MODELS (`harm_plugin`).
+Stronger models are folders (`harm_plugin`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from ttvcli.core.filters.filter import Spread
+
 CATEGORIES = ("sexual", "gore", "violence", "weapons", "hate", "self_harm")
 SAMPLES_PER_SECOND = 2.0
 CHECKED_SIDE = 256  # pixels of the shorter side of a frame that is scored
-_BOUND = 4096  # scores kept for a percentile
 
 Decision = Literal["pass", "review", "block", "error"]
 
@@ -187,28 +188,21 @@ class _Scores:
 
     def __init__(self) -> None:
         self._highest: list[float] = []
-        self._kept: list[float] = []
-        self._every = 1
-        self._seen = 0
+        self._kept = Spread()
 
     def add(self, value: float) -> None:
         push: Callable[[list[float], float], Any] = (
             heappush if len(self._highest) < 2 else heappushpop
         )
         push(self._highest, value)
-        if self._seen % self._every == 0:
-            self._kept.append(value)
-        self._seen += 1
-        if len(self._kept) >= _BOUND:
-            del self._kept[1::2]
-            self._every *= 2
+        self._kept.add(value)
 
     def to_json(self) -> dict[str, float]:
         """Highest, second highest and 90th percentile; the percentile is never the highest of few.
 
         The place is rounded down, so that up to ten samples one frame cannot decide.
         """
-        ordered = sorted(self._kept)
+        ordered = sorted(self._kept.values)
         return {
             "max": round(max(self._highest), 4),
             "second": round(min(self._highest), 4),

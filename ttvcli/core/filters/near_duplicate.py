@@ -44,8 +44,7 @@ class NearDuplicateMeter:
     def see(self, view: FrameView) -> None:
         """Look at twelve frames a second."""
         if self._hasher.wants(view.time):
-            turns = int(view.frame.rotation) // 90 % 4
-            self._hasher.add(np.rot90(view.small, turns), view.time)
+            self._hasher.add(np.rot90(view.small, view.turns), view.time)
 
     def finish(self, clip: Clip) -> Metrics:
         """Return how much could be hashed."""

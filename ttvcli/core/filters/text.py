@@ -55,8 +55,7 @@ class TextMeter:
         if view.time < self._next:
             return
         self._next = view.time + _EVERY
-        picture = view.rgb(_size(view.frame.width, view.frame.height, int(view.frame.rotation)))
-        mask = find_text(picture)
+        mask = find_text(view.rgb(_size(view)))
         self._areas.add(min(float(mask.mean()) * _BOX, 1.0))
         if self._marked is None or self._marked.shape != mask.shape:
             self._marked, self._looks = np.zeros(mask.shape, np.int32), 0
@@ -105,9 +104,9 @@ def stands_still(metrics: AllMetrics) -> bool:
     return speed is None or speed < _MOVING
 
 
-def _size(width: int, height: int, rotation: int) -> tuple[int, int]:
-    if rotation % 180:
-        width, height = height, width
+def _size(view: FrameView) -> tuple[int, int]:
+    """(width, height) of the upright picture that is looked at."""
+    width, height = view.shape if view.turns % 2 else view.shape[::-1]
     scale = _LONGER_SIDE / max(width, height)
     wide, high = (max(round(side * scale / _STRIDE), 1) * _STRIDE for side in (width, height))
     return wide, high

@@ -9,6 +9,10 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
 _BT709 = 1  # ITU-T H.273, for matrix, primaries and transfer alike
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
@@ -31,7 +35,7 @@ def write_video(
         frames: uint8 RGB `[H, W, 3]`, all of one even size.
         fps: frames per second.
         crf: quality; 0 is lossless, 17 looks the same as the source, 51 is worst.
-        preset: effort of the encoder, "ultrafast" to "veryslow".
+        preset: effort of the encoder, one of PRESETS.
 
     Returns:
         The number of frames written.
@@ -46,6 +50,8 @@ def write_video(
         raise ValueError(f"fps must be positive, got {fps}")
     if not 0 <= crf <= 51:
         raise ValueError(f"crf must be 0 to 51, got {crf}")
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     iterator = iter(frames)
     first = next(iterator, None)
     if first is None:

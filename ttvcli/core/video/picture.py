@@ -16,7 +16,6 @@ from ttvcli.core.video.tonemap import HLG, PQ, hdr_to_sdr
 
 _MAX_SCALED = 8192 * 8192
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
-_UNSPECIFIED = 2
 _HD_HEIGHT = 720  # from here on, video that names no matrix is BT.709, below BT.601
 _MATRICES = {
     1: Colorspace.ITU709,

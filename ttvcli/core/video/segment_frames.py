@@ -109,9 +109,10 @@ def _end(frame: TimedFrame) -> float:
     return float(frame.time + frame.duration) + _BEYOND
 
 
-def _size(video: Video, longest: int) -> tuple[int, int] | None:
+def _size(video: Video, longest: int) -> tuple[int, int]:
+    """One size for all frames, also of a joined recording that changes its size."""
     width, height = video.info.width, video.info.height
     if not longest or max(width, height) <= longest:
-        return None
+        return width, height
     scale = longest / max(width, height)
     return max(round(width * scale), 1), max(round(height * scale), 1)
