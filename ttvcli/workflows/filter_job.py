@@ -8,6 +8,7 @@ from ttvcli import catalog
 from ttvcli.core.filters.filter import Filter
 from ttvcli.errors import UsageError, nearest
 from ttvcli.workflows.filter_state import key_of
+from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.process_pool import machine_workers
 from ttvcli.workflows.video_sources import Sources, find_sources
 
@@ -95,8 +96,11 @@ def prepare(config: FilterConfig) -> Job:
 
     Raises:
         ArtifactError: no source.
-        UsageError: a filter that cannot run here, or an output among the sources.
+        UsageError: a filter that cannot run here, an output among the sources, or a report that
+            cannot be written.
     """
+    if config.report is not None:
+        check_output_file(config.report, ".html", "--report")
     sources = find_sources(config.source)
     if config.limit:
         sources = Sources(sources.videos[: config.limit], sources.left_out, sources.dropped)
