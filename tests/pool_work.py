@@ -21,6 +21,8 @@ def work(item: Any, beat: Callable[[Any], None]) -> Any:
         raise OSError(28, "No space left on device", "x.json")
     if item == "bug":
         raise ZeroDivisionError
+    if item == "held":
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     if item == "pid":
         return os.getpid()
     return f"did {item}"

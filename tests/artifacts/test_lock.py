@@ -36,3 +36,17 @@ def test_a_lock_can_be_taken_again(tmp_path: Path) -> None:
     for _ in range(2):
         with only_writer(tmp_path / "new"):
             pass
+
+
+@pytest.mark.parametrize("name", ["file", "file/inside"])
+def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="a file, not a folder"), only_writer(tmp_path / name):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a /proc")
+def test_a_place_where_no_folder_can_be_made_is_told() -> None:
+    with pytest.raises(UsageError, match="no folder can be made"), only_writer("/proc/ttv"):
+        pass

@@ -1,5 +1,7 @@
 """The time left after a resume: what an earlier run did says nothing about the speed."""
 
+from contextlib import suppress
+
 import pytest
 
 from ttvcli.cli.output import Output
@@ -38,6 +40,14 @@ def test_lines_count_from_what_this_run_did(
         "training: 902/1000 steps, 1:21:40 left",
         "training: done, 2 steps in 1:40",
     ]
+
+
+def test_what_was_interrupted_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(KeyboardInterrupt), Output().progress() as progress:
+        progress.start("cutting", 9, "frames")
+        progress.advance(2)
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err.splitlines()[-1].startswith("cutting: stopped, 2 frames in ")
 
 
 def test_the_bar_counts_from_what_this_run_did(clock: Clock) -> None:

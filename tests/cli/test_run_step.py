@@ -94,8 +94,14 @@ def test_failed_items_are_listed_and_end_with_5(trim: Callable[..., Ran]) -> Non
     failed = [{"item": "b.mp4", "reason": "empty"}]
     ran = trim(behaviour=lambda: StepResult([Path("a")], failed))
     assert (ran.code, ran.stdout) == (5, "a\n")
-    assert "skipped b.mp4: empty" in ran.stderr
+    assert "skipped b.mp4: empty\n" in ran.stderr
     assert trim("--json", behaviour=lambda: StepResult([], failed)).json["failed"] == failed
+
+
+def test_a_failed_item_tells_the_detail_of_its_reason(trim: Callable[..., Ran]) -> None:
+    failed = [{"item": "b.mp4", "reason": "too_short", "detail": "2.4 s"}]
+    ran = trim(behaviour=lambda: StepResult([Path("a")], failed))
+    assert "skipped b.mp4: too_short (2.4 s)\n" in ran.stderr
 
 
 def test_a_dry_run_prints_the_plan_and_runs_nothing(trim: Callable[..., Ran]) -> None:

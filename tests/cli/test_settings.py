@@ -145,7 +145,7 @@ def test_a_file_for_another_step_alone_is_refused(tmp_path: Path) -> None:
         ("mode=fats", "mode expects one of fast, slow, got 'fats'", "did you mean fast?"),
         ("exact=3", "exact expects true or false", ""),
         ("exact", "--set expects key=value", "--set optimizer.lr=1e-4"),
-        ("size=63x64", "width must be even, got 63", "--show-config"),
+        ("size=63x64", "width must be even, got 63", "--help"),
     ],
 )
 def test_a_wrong_setting_says_what_is_wrong_and_what_would_be_right(
@@ -202,3 +202,17 @@ def test_a_setting_without_default_is_asked_for() -> None:
     with pytest.raises(UsageError) as caught:
         resolve(Strict, "train", environ={})
     assert "--vram-limit" in caught.value.fix
+
+
+def test_what_a_config_refuses_is_told_with_the_option_it_came_from() -> None:
+    @dataclass(frozen=True)
+    class Clip:
+        seconds: float = 3.0
+
+        def __post_init__(self) -> None:
+            if self.seconds % 3:
+                raise ValueError(f"seconds must be 3, 6, ..., got {self.seconds:g}")
+
+    with pytest.raises(UsageError) as told:
+        resolve(Clip, "train", flags={"seconds": "8"}, environ={})
+    assert told.value.where == "--seconds 8"

@@ -1,6 +1,7 @@
 """Decoding ahead in processes: the same events as without, whatever becomes of a process."""
 
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -66,6 +67,16 @@ def test_no_process_is_left_when_the_reader_leaves_early() -> None:
         os.kill(child, 0)  # it runs
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def test_ctrl_c_does_not_end_a_process_that_is_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = "import time; time.sleep(1.5); " + decode_pool._COMMAND[-1]
+    monkeypatch.setattr(decode_pool, "_COMMAND", [*decode_pool._COMMAND[:-1], late])
+    pool = Pool([Count(2, value=7)], workers=1)  # type: ignore[list-item]
+    while (process := pool._workers[0]._process) is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert [event.pictures[0, 0, 0, 0] for event in drain(pool)[0]] == [7, 8]
 
 
 def test_no_task_needs_no_process() -> None:

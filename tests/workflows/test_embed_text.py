@@ -383,3 +383,5 @@ def test_clip_is_an_encoder_too(tmp_path: Path, latents: Path, clip_model: Path)
 def test_a_folder_without_clip_is_refused(tmp_path: Path, latents: Path, model: Path) -> None:
     with pytest.raises(ArtifactError, match="expected clip"):
         run(config(latents, tmp_path / "text", model, encoder="clip"))
+    with pytest.raises(ArtifactError, match="folder with a CLIP, and 'tiny' is none"):
+        run(config(latents, tmp_path / "text", Path("tiny"), encoder="clip"))

@@ -201,3 +201,12 @@ def test_ray_gives_the_same_bytes(
         ray.shutdown()
     assert (result.clips, result.encoded, len(result.failed)) == (8, 8, 3)
     assert snapshot(tmp_path / "out") == snapshot(encoded)
+
+
+def test_without_ray_nothing_is_begun(
+    tmp_path: Path, videos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_job, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="Ray is not installed"):
+        run(config(videos, tmp_path / "out", model, engine="ray"))
+    assert not (tmp_path / "out").exists()

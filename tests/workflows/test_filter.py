@@ -357,6 +357,18 @@ def test_the_html_report_holds_everything_itself(
     assert again.read_bytes() == page.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["v0.mp4", "folder", "folder.html", "v0.mp4/r.html"])
+def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path: Path, name: str) -> None:
+    video = make_video(tmp_path / "v0.mp4", frames=8, fps=16)
+    before = video.read_bytes()
+    for folder in ("folder", "folder.html"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(UsageError, match="--report"):
+        run(config(video, tmp_path / "out", report=tmp_path / name), measurer=refuse)
+    assert video.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_cannot_inject_into_the_report(tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>.mp4"
     make_video(tmp_path / "in" / name, frames=8, fps=16)

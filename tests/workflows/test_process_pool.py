@@ -1,6 +1,7 @@
 """A worker that crashes or hangs costs its item and nothing else; none outlives its parent."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,6 +73,13 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     while time.monotonic() < deadline and running(worker):
         time.sleep(0.05)
     assert not running(worker)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows")
+def test_ctrl_c_does_not_reach_a_worker_that_is_starting() -> None:
+    with ProcessPool(work, 2, 60.0) as pool:
+        assert [message.value for message in pool.map(["held", "held"])] == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def running(pid: int) -> bool:

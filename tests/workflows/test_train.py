@@ -493,6 +493,13 @@ def test_other_vae_or_text_encoder_than_the_data_was_made_with_is_refused(
             assert not (tmp_path / "run").exists()
 
 
+def test_the_folder_of_another_step_is_refused(tiny_data: TinyData, tmp_path: Path) -> None:
+    where = ["--text", tiny_data.text, "--out", tmp_path / "run", "--steps", "1"]
+    ran = run_ttv("train", "--model", tiny_data.model, "--data", tiny_data.text, *where)
+    assert ran.code == 3, ran.stderr
+    assert "the folder holds embeddings, not latents" in ran.stderr
+
+
 def test_a_loss_that_is_not_finite_ends_with_1_and_keeps_the_checkpoint(
     tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

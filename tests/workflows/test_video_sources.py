@@ -153,3 +153,11 @@ def test_what_a_manifest_drops_is_told_apart(tmp_path: Path) -> None:
     assert [source.name for source in found.videos] == ["a.mp4"]
     assert [source.name for source in found.dropped] == ["b.mp4"]
     assert found.left_out == 1
+
+
+@pytest.mark.parametrize("kind", ["latents", "embeddings"])
+def test_the_folder_of_a_later_step_is_refused(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "manifest.jsonl").write_text('{"id": "a", "path": "a.safetensors"}\n')
+    (tmp_path / "ttv.json").write_text(json.dumps({"kind": kind}))
+    with pytest.raises(ArtifactError, match=f"holds {kind}, not videos"):
+        find_sources(tmp_path)

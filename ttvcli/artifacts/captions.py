@@ -102,7 +102,11 @@ def _read(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ArtifactError("there is no such table of captions", where=str(path)) from None
+        raise ArtifactError(
+            "there is no such table of captions",
+            where=str(path),
+            fix="--fill-in FILE writes one to be filled in",
+        ) from None
     except OSError as error:
         raise ArtifactError(f"cannot be read: {error.strerror}", where=str(path)) from error
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"

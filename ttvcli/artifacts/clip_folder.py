@@ -40,6 +40,11 @@ def text_config(folder: Path) -> dict[str, Any]:
 
 def check(folder: Path) -> None:
     """Raise ArtifactError unless a folder has what embedding texts takes."""
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"--encoder clip takes a folder with a CLIP, and {str(folder)!r} is none",
+            fix="--model names a folder that transformers wrote, such as clip-vit-large-patch14/",
+        )
     text_config(folder)
     tokenizer = component(folder, "tokenizer")
     if not any((tokenizer / name).is_file() for name in TOKENIZER_FILES[:2]):

@@ -71,16 +71,18 @@ class HtmlPage:
             for n, count in enumerate(counts)
             if count
         )
+        half, end = _WIDTH / 2, ' text-anchor="end"'  # else a name at the right edge is cut off
         lines = "".join(
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_MARGIN + _HEIGHT}" stroke="#c33"/>'
-            f'<text x="{x + 3:.1f}" y="11" fill="#c33">{_text(name)} {value:.4g}</text>'
+            f'<text x="{x - 3 if x > half else x + 3:.1f}" y="11" fill="#c33"'
+            f"{end if x > half else ''}>{_text(name)} {value:.4g}</text>"
             for name, value in limits
             for x in (_WIDTH * (value - low) / span,)
         )
         bottom = _MARGIN + _HEIGHT + 13
         ends = (
             f'<text x="0" y="{bottom}">{low:.4g}</text>'
-            f'<text x="{_WIDTH}" y="{bottom}" text-anchor="end">{high:.4g}</text>'
+            f'<text x="{_WIDTH}" y="{bottom}"{end}>{high:.4g}</text>'
         )
         size = f'width="{_WIDTH}" height="{bottom + 4}" viewBox="0 0 {_WIDTH} {bottom + 4}"'
         self._parts.append(f"<svg {size}>{bars}{lines}{ends}</svg>")

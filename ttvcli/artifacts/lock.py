@@ -12,7 +12,7 @@ LOCK_NAME = ".lock"
 
 @contextmanager
 def only_writer(folder: str | Path, part: str | None = None) -> Iterator[None]:
-    """Hold the lock of a folder; UsageError if another process has it.
+    """Make a folder and hold its lock; UsageError if another process has it, or it cannot be made.
 
     With `part`, a name such as "2-of-8", hold the lock of that part: processes with other parts may
     write at the same time, one without a part may not.
@@ -26,7 +26,7 @@ def only_writer(folder: str | Path, part: str | None = None) -> Iterator[None]:
         yield
         return
     path = Path(folder) / LOCK_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     with ExitStack() as held:
         if part is None:
             held.enter_context(_locked(path, fcntl.LOCK_EX, ""))
@@ -35,6 +35,17 @@ def only_writer(folder: str | Path, part: str | None = None) -> Iterator[None]:
             own = path.with_name(f"{LOCK_NAME}.{part}")
             held.enter_context(_locked(own, fcntl.LOCK_EX, f" as part {part}"))
         yield
+
+
+def _make_folder(folder: Path) -> None:
+    fix = "choose another --out"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        what = "the output is a file, not a folder"
+        raise UsageError(what, where=str(folder), fix=fix) from None
+    except FileNotFoundError:  # where the system itself makes all folders, such as /proc
+        raise UsageError("no folder can be made there", where=str(folder), fix=fix) from None
 
 
 @contextmanager

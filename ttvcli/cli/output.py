@@ -75,8 +75,10 @@ class Output:
         progress = choose_progress(self)
         try:
             yield progress
-        finally:
-            progress.finish()
+        except BaseException:
+            getattr(progress, "stop", progress.finish)()  # it is not done
+            raise
+        progress.finish()
 
 
 def write_error(error: TtvError, *, json: bool) -> None:

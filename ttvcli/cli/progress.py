@@ -59,11 +59,18 @@ class LineProgress:
 
     def finish(self) -> None:
         """End the stage, if one is running."""
+        self._end("done")
+
+    def stop(self) -> None:
+        """End the stage before it is done."""
+        self._end("stopped")
+
+    def _end(self, how: str) -> None:
         if self.description:
             spent = human_seconds(self.clock() - self.began)
             count = self.done - self.done_before
             amount = f"{count} {self.unit}".rstrip() + " in " if count else ""
-            self.output.note(f"{self.description}: done, {amount}{spent}")
+            self.output.note(f"{self.description}: {how}, {amount}{spent}")
         self.description = ""
 
     def note(self, text: str) -> None:

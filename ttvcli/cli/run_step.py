@@ -131,7 +131,9 @@ def report(output: Output, result: Any) -> None:
         output.record(result.to_json())
     else:
         for item in failed:
-            output.warn(f"skipped {item.get('item', '?')}: {item.get('reason', 'unknown')}")
+            detail = f" ({item['detail']})" if item.get("detail") else ""
+            reason = item.get("reason", "unknown")
+            output.warn(f"skipped {item.get('item', '?')}: {reason}{detail}")
         if getattr(result, "table", None):
             output.table(result.table)
         output.paths(result.paths)

@@ -62,7 +62,11 @@ def resolve(
     for entry in given:
         values[entry.key] = _checked(entry, known)
         origins[entry.key] = entry.origin
-    return Resolved(build(config_type, values), origins)
+    try:
+        return Resolved(build(config_type, values), origins)
+    except UsageError as error:  # a config's check names the setting first
+        where = {entry.key: entry.where for entry in given}.get(error.what.partition(" ")[0])
+        raise UsageError(error.what, where=where or error.where, fix=error.fix) from error
 
 
 def leaves(config_type: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -103,7 +107,7 @@ def build(config_type: type, values: Mapping[str, Any], base: Any = None, prefix
     try:
         return config_type(**arguments)
     except ValueError as error:  # raised by the config's own check
-        raise UsageError(str(error), where="settings", fix="see --show-config") from error
+        raise UsageError(str(error), where="settings", fix="--help tells what it takes") from error
 
 
 def option(key: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from ttvcli.core.video.clip_stream import Broken, Frames
 from ttvcli.errors import WorkFailed
 from ttvcli.workflows.decode_worker import Done, Task, read_event
+from ttvcli.workflows.process_pool import interrupts_held
 
 AHEAD_BYTES = 64 << 20  # a clip of 49 frames in 720x480 has 51 MB
 _MOST_AUTOMATIC = 32
@@ -266,12 +267,13 @@ class _Worker:
             if self._process is None:
                 # it finds this package as we did, and one thread each is the point of it
                 paths = os.pathsep.join(path for path in sys.path if path)
-                self._process = subprocess.Popen(
-                    _COMMAND,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-                )
+                with interrupts_held():
+                    self._process = subprocess.Popen(
+                        _COMMAND,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+                    )
             return self._process
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,9 +121,11 @@ def prepare(config: EncodeConfig) -> Job:
 
     Raises:
         ArtifactError: no source, or no VAE in the model.
-        UsageError: a size the VAE cannot take, or an output among the sources.
+        UsageError: no Ray, a size the VAE cannot take, or an output among the sources.
     """
     refuse_force(Shard.parse(config.shard), config.force)
+    if config.engine == "ray" and find_spec("ray") is None:
+        raise UsageError("Ray is not installed", fix="pip install 'ttv[ray]', or --engine local")
     sources = find_sources(config.source).first(config.limit)
     model = model_folder.resolve_model(config.model)
     vae = model_folder.read_config(model, "vae")

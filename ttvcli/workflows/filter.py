@@ -164,7 +164,8 @@ def _check_measured(job: Job) -> None:
         raise UsageError(
             f"{len(missing)} of {len(job.sources.videos)} videos are not measured, or have changed",
             where=missing[0],
-            fix="run without --rethreshold first; --without leaves out filters that were not run",
+            fix="run with the thresholds of before and without --rethreshold first; "
+            "--without leaves out filters that were not run",
         )
 
 

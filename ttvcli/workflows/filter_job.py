@@ -9,6 +9,7 @@ from ttvcli import catalog
 from ttvcli.core.filters.filter import Filter
 from ttvcli.errors import UsageError, nearest
 from ttvcli.workflows.filter_state import key_of
+from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.process_pool import machine_workers
 from ttvcli.workflows.video_sources import Sources, check_apart, find_sources
 
@@ -98,8 +99,11 @@ def prepare(config: FilterConfig) -> Job:
 
     Raises:
         ArtifactError: no source.
-        UsageError: a filter that cannot run here, or an output among the sources.
+        UsageError: a filter that cannot run here, an output among the sources, or a report that
+            cannot be written.
     """
+    if config.report is not None:
+        check_output_file(config.report, ".html", "--report")
     sources = find_sources(config.source).first(config.limit)
     check_apart(config.source, config.out)
     once = {key_of(source): source for source in reversed(sources.videos)}

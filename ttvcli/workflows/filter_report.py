@@ -114,7 +114,8 @@ def _distributions(
     for entry, rule in rules:
         found = metrics[entry.name, rule.metric, rule.limit]
         limit = getattr(job.limits(entry), rule.limit)
-        page.heading(f"{entry.name}: {rule.metric}{rule.unit}", 3)
+        unit = f",{rule.unit}" if rule.unit else ""
+        page.heading(f"{entry.name}: {rule.metric}{unit}", 3)
         kind = rule.code if rule.drop else f"{rule.code} (a flag)"
         helps = limit_helps(entry)[rule.limit]
         page.paragraph(f"{entry.name}.{rule.limit}: {helps}. {rule.side} it: {kind}", muted=True)

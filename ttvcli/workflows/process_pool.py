@@ -8,12 +8,14 @@ started them goes away, however it goes, they end too.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
@@ -33,6 +35,22 @@ class Message:
 def machine_workers() -> int:
     """How many processes this machine can run at once."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Start processes that Ctrl-C, which goes to all processes of a terminal, does not end.
+
+    What is blocked here stays blocked in them: they could ignore it only once they have started.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class ProcessPool:
@@ -116,7 +134,10 @@ class _Worker:
         self.pipe, other = context.Pipe()
         life, self._life = context.Pipe(duplex=False)
         self.process = context.Process(target=_serve, args=(work, other, life), daemon=True)
-        self.process.start()
+        if sys.platform != "win32":  # once it has started, it lets interrupts through again
+            resource_tracker.ensure_running()
+        with interrupts_held():
+            self.process.start()
         other.close()
         life.close()
         self.started = False  # importing what it needs is no fault of an item

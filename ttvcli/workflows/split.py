@@ -143,6 +143,8 @@ class _Run:
             self.settings, self.job.sources, self.records, self.failed, self.duplicates
         )
         write_json(self.folder.path / "report.json", report)
+        cut = report["cut_videos"]
+        self.progress.note(f"{len(self.records)} clips from {cut} of {len(videos)} videos")
         return SplitResult([self.folder.path], len(self.records), self.made, self.failed)
 
     def _look(self, videos: list[Source]) -> list[tuple[str | None, int]]:

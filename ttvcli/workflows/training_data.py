@@ -189,8 +189,8 @@ class LatentClips:
         self.scaling_factor = scaling_factor
         self.hashes = {"vae": vae_hash, "text encoder": text_encoder_hash}
         self.records = kept_records(latents, "latents")
-        self._check_folder(latents, "vae", "vae")
-        self._check_folder(text, "text encoder", "encoder_hash")
+        self._check_folder(latents, "latents", "vae", "vae")
+        self._check_folder(text, "embeddings", "text encoder", "encoder_hash")
         texts = {record["id"]: record for record in read_manifest(text)}
         missing = [r["id"] for r in self.records if r["id"] not in texts]
         if missing:
@@ -279,10 +279,18 @@ class LatentClips:
             self.room -= size
         return loaded
 
-    def _check_folder(self, folder: Path, name: str, key: str) -> None:
+    def _check_folder(self, folder: Path, kind: str, name: str, key: str) -> None:
         """Compare what a whole folder was made with, where it says so, before any step is done."""
-        if (folder / HEADER_NAME).is_file():
-            self._check(name, read_header(folder).get("made_from", {}).get(key), folder)
+        if not (folder / HEADER_NAME).is_file():
+            return
+        about = read_header(folder)
+        if about.get("kind") != kind:
+            raise ArtifactError(
+                f"the folder holds {about.get('kind')}, not {kind}",
+                where=str(folder),
+                fix="--data takes what `ttv prep encode` wrote, --text what `ttv embed-text` wrote",
+            )
+        self._check(name, about.get("made_from", {}).get(key), folder)
 
     def _check(self, name: str, found: str | None, path: Path) -> None:
         if found != self.hashes[name]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ttvcli.artifacts.manifest import MANIFEST_NAME, read_manifest
+from ttvcli.artifacts.schema import HEADER_NAME, read_header
 from ttvcli.errors import ArtifactError, UsageError
 
 VIDEO_SUFFIXES = frozenset(
@@ -80,6 +81,7 @@ def find_sources(source: str | Path) -> Sources:
         return _from_manifest("-", Path())
     path = Path(source)
     if path.is_dir() and (path / MANIFEST_NAME).is_file():
+        _check_videos(path)
         return _from_manifest(path / MANIFEST_NAME, path)
     if path.is_dir():
         found = sorted(_walk(path), key=lambda file: os.fsencode(file))
@@ -93,7 +95,11 @@ def find_sources(source: str | Path) -> Sources:
     if path.suffix.lower() in MANIFEST_SUFFIXES:
         return _from_manifest(path, path.parent)
     if not path.exists() and not path.is_symlink():
-        raise ArtifactError("there is no such file or folder", where=printable(str(path)))
+        raise ArtifactError(
+            "there is no such file or folder",
+            where=printable(str(path)),
+            fix="give a folder of videos, one video, or a manifest",
+        )
     return Sources([Source(path, printable(path.name))])
 
 
@@ -197,8 +203,21 @@ def _from_manifest(manifest: str | Path, folder: Path) -> Sources:
         kind = dropped if record.get("keep") is False else videos
         kind.append(Source(folder / file, printable(Path(file).as_posix()), record))
     if not records:
-        raise ArtifactError("the manifest is empty", where=where)
+        raise ArtifactError(
+            "the manifest is empty", where=where, fix="run the step that writes it again"
+        )
     return Sources(videos, len(dropped), tuple(dropped))
+
+
+def _check_videos(folder: Path) -> None:
+    """Refuse the folders of later steps, whose manifests name other files."""
+    kind = read_header(folder).get("kind") if (folder / HEADER_NAME).is_file() else None
+    if kind in ("latents", "embeddings"):
+        raise ArtifactError(
+            f"the folder holds {kind}, not videos",
+            where=str(folder),
+            fix="give the folder of the videos",
+        )
 
 
 def _walk(root: Path) -> Iterator[Path]:
