@@ -44,7 +44,7 @@ def test_our_side_leaves_out_no_frame_and_gives_those_of_pyav(video: Path, tmp_p
     assert np.abs(ours[0].astype(int) - ours[2]).mean() > 0
 
 
-@pytest.mark.parametrize("side", ["ttv", "pyav", "pyav-decode"])
+@pytest.mark.parametrize("side", ["ttv", "pyav", "pyav-decode", "pyav-small"])
 def test_every_side_reads_all_frames(video: Path, side: str) -> None:
     found = measure_reading(reading(video, side, threads=1))
     assert found["frames"] == 36
@@ -84,6 +84,7 @@ def test_the_ratio_is_the_rate_beside_the_quickest_bare_reader() -> None:
     found = bench_data._beside(times, ["slow", "quick"], "own")
     assert (found["ratio"], found["ratio_against"]) == (0.5, "quick")
     assert found["cpu_ratio"] == 0.5
+    assert found["ratios"] == {"slow": 2.0, "quick": 0.5}
 
 
 def test_other_frames_are_not_timed(

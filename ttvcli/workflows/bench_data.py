@@ -33,10 +33,13 @@ from ttvcli.workflows.video_sources import find_sources
 
 ROWS = {
     "encode": "decode and resize of prep encode, beside readers that give the same frames",
-    "filter": "one pass of prep filter, beside decoding alone",
+    "filter": "one pass of prep filter, beside decoding alone and to the size filters look at",
     "duplicates": "search for near duplicates among 1,000, 10,000 and 100,000 clips",
 }
-BARE = {"encode": ("pyav", "opencv", "torchcodec"), "filter": ("pyav-decode", "opencv-decode")}
+BARE = {
+    "encode": ("pyav", "opencv", "torchcodec"),
+    "filter": ("pyav-decode", "pyav-small", "opencv-decode"),
+}
 OWN = {"encode": "ttv", "filter": "ttv-filter"}
 _LIKENESS = 0.95  # correlation: scalers and colour matrices differ, frames do not
 _COMPARED = 6  # frames
@@ -283,7 +286,7 @@ def summary(times: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _beside(times: dict[str, list[dict[str, Any]]], bare: list[str], own: str) -> dict[str, Any]:
-    """Our rate over that of the quickest bare reader: by wall clock, and by CPU time."""
+    """Our rate over that of the quickest bare reader, and of each: by wall clock, by CPU time."""
     found: dict[str, Any] = {}
     for key, clock in (("ratio", "seconds"), ("cpu_ratio", "cpu_seconds")):
         rates = {
@@ -293,6 +296,7 @@ def _beside(times: dict[str, list[dict[str, Any]]], bare: list[str], own: str) -
         if bare:
             best = max(bare, key=lambda side: rates[side])
             found |= {key: round(rates[own] / rates[best], 3), f"{key}_against": best}
+            found[f"{key}s"] = {side: round(rates[own] / rates[side], 3) for side in bare}
     return found
 
 

@@ -100,6 +100,22 @@ def pyav(reading: Reading) -> Iterator[Frame]:
         yield _centre(scaled.to_ndarray(), reading)
 
 
+def pyav_small(reading: Reading) -> Iterator[Frame]:
+    """PyAV, the luma of each frame in the size that filters look at."""
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    from ttvcli.core.filters.frame_view import SMALL_WIDTH
+
+    scaler = VideoReformatter()
+    for frame in pyav_decode(reading):
+        scale = SMALL_WIDTH / max(frame.width, frame.height)
+        width, height = round(frame.width * scale), round(frame.height * scale)
+        small = scaler.reformat(
+            frame, width=width, height=height, format="gray", interpolation=Interpolation.AREA
+        )
+        yield small.to_ndarray()
+
+
 def opencv_decode(reading: Reading) -> Iterator[Frame]:
     """OpenCV, BGR in the size of the video."""
     import cv2
@@ -148,6 +164,7 @@ SIDES: dict[str, Callable[[Reading], Iterator[Frame]]] = {
     "opencv": opencv,
     "torchcodec": torchcodec,
     "pyav-decode": pyav_decode,
+    "pyav-small": pyav_small,
     "opencv-decode": opencv_decode,
     "ttv-filter": filters,
 }
