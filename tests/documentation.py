@@ -89,11 +89,18 @@ def split_commands(line: str) -> Iterator[list[str]]:
             words.append(token)
 
 
-def links(path: Path) -> Iterator[str]:
-    """Yield the targets of links to other files of the repository."""
+def links(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield file and heading of each link within the repository; no heading is ""."""
     for target in _LINK.findall(path.read_text()):
-        if "://" not in target and not target.startswith(("#", "mailto:")):
-            yield target.partition("#")[0]
+        if "://" not in target and not target.startswith("mailto:"):
+            name, _, heading = target.partition("#")
+            yield path.parent / name if name else path, heading
+
+
+def anchors(path: Path) -> set[str]:
+    """The names by which the headings of a page can be linked to."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-") for text in headings}
 
 
 def find_command(words: list[str]) -> tuple[Any, list[str], list[str]]:

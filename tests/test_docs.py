@@ -11,6 +11,7 @@ import pytest
 from documentation import (
     PAGES,
     all_commands,
+    anchors,
     blocks,
     find_command,
     links,
@@ -152,8 +153,9 @@ def test_recipes_that_a_page_names_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=NAMES.get)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in links(path):
-        assert (path.parent / target).exists(), f"{path.name} links to {target}"
+    for target, heading in links(path):
+        assert target.exists(), f"{path.name} links to {target}"
+        assert not heading or heading in anchors(target), f"{path.name}: no {heading!r} in {target}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=NAMES.get)
