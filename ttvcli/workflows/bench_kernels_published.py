@@ -9,20 +9,19 @@ import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ttvcli.core.kernel_bench.published import Size, work
 from ttvcli.core.kernel_bench.shapes import HEAD_WIDTH
+from ttvcli.workflows import process_memory
 from ttvcli.workflows.bench_clock import timed
 from ttvcli.workflows.bench_kernels_check import checked, checked_layers
 from ttvcli.workflows.bench_kernels_rows import Settings
 
 CPU = torch.device("cpu")
 PATIENCE = 10.0  # seconds; a side that took longer is not run again
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,9 @@ def measured(size: Size, side: str, repeats: int, threads: int) -> Measured:
     if threads:
         torch.set_num_threads(threads)
     _passes(size.small(), side)
-    before = _forget_peak()
+    before = process_memory.forget_peak()
     turns = [_passes(size, side)]
-    peak = _status("VmHWM") if before is not None else None
+    peak = process_memory.peak() if before is not None else None
     while len(turns) < repeats and _spent(turns) < PATIENCE:
         turns.append(_passes(size, side))
     passes = {name: _medians([turn[name] for turn in turns]) for name in turns[0]}
@@ -147,19 +146,3 @@ def _spent(turns: list[dict[str, tuple[float, float]]]) -> float:
 
 def _medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
     return statistics.median(w for w, _ in pairs), statistics.median(c for _, c in pairs)
-
-
-def _forget_peak() -> int | None:
-    """Start a new high-water mark; returns the bytes in use, or None where Linux is not there."""
-    try:
-        CLEAR.write_text("5")
-        return _status("VmRSS")
-    except OSError:
-        return None
-
-
-def _status(name: str) -> int | None:
-    for line in STATUS.read_text(encoding="utf-8").splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    return None
