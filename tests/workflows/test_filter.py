@@ -279,7 +279,7 @@ def test_only_metrics_judges_nothing_and_can_be_judged_later(
 def test_rethreshold_asks_for_measurements_first(
     tmp_path: Path, filtered: Path, videos: Path
 ) -> None:
-    with pytest.raises(UsageError, match="6 of 6 videos are not measured"):
+    with pytest.raises(UsageError, match="not measured, or changed since: 6 of 6 videos"):
         run(config(videos, tmp_path / "out", rethreshold=True, **LOOSE), measurer=refuse)
     with pytest.raises(UsageError, match="not measured"):  # another filter was not run
         run(config(videos, filtered, rethreshold=True, exclude=("size",)), measurer=refuse)

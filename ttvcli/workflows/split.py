@@ -32,6 +32,7 @@ from ttvcli.core.video.segments import (
     held_frames,
 )
 from ttvcli.core.video.shots import MICRO, FoundShots, find_shots
+from ttvcli.errors import counted
 from ttvcli.workflows.encode_job import plain_number
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder
@@ -145,7 +146,8 @@ class _Run:
         )
         write_json(self.folder.path / "report.json", report)
         cut = report["cut_videos"]
-        self.progress.note(f"{len(self.records)} clips from {cut} of {len(videos)} videos")
+        clips = counted(len(self.records), "clip")
+        self.progress.note(f"{clips} from {cut} of {counted(len(videos), 'video')}")
         return SplitResult([self.folder.path], len(self.records), self.made, self.failed)
 
     def _look(self, videos: list[Source]) -> list[tuple[str | None, int]]:
@@ -314,13 +316,14 @@ def _too_small(job: SplitJob, shown: tuple[int, int]) -> bool:
 
 
 def _why_none(found: FoundShots, segments: int) -> str:
+    scenes = counted(len(found.shots), "scene")
     if segments:
-        return f"{segments} segments in {len(found.shots)} scenes are too few for a clip"
+        return f"only {counted(segments, 'segment')} in {scenes}, which make no clip"
     lengths = (
         found.clock.start_of(shot.end) - found.clock.start_of(shot.first) for shot in found.shots
     )
     longest = max(lengths, default=0) / MICRO
-    return f"the longest of {len(found.shots)} scenes has {longest:.2f} s"
+    return f"the longest of {scenes} has {longest:.2f} s"
 
 
 def _frames(info: VideoInfo) -> int:
