@@ -16,7 +16,7 @@ from ttvcli.workflows import filter_job
 from ttvcli.workflows.filter import FilterConfig, run
 from ttvcli.workflows.filter_job import ALL_FILTERS, chosen
 from ttvcli.workflows.filter_measure import Task, measure_source
-from ttvcli.workflows.filter_state import key_of
+from ttvcli.workflows.filter_state import key_of, read_state, write_state
 from ttvcli.workflows.process_pool import Message
 from ttvcli.workflows.video_sources import find_sources
 
@@ -33,7 +33,8 @@ def test_every_threshold_can_be_set_by_flag_and_file(
     tmp_path: Path, name: str, threshold: str
 ) -> None:
     default = value_of(FilterConfig(**PLACE), name, threshold)
-    other = 7 if isinstance(default, int) and not isinstance(default, bool) else 7.5
+    other = 7 if isinstance(default, int) else 0.75
+    assert other != default
     file = tmp_path / "mine.toml"
     file.write_text(f"[filter.{name}]\n{threshold} = {other}\n")
     for given in ({"sets": [f"{name}.{threshold}={other}"]}, {"config_files": [file]}):
@@ -127,3 +128,46 @@ def test_the_page_has_a_sheet_for_each_reason_and_every_threshold(tmp_path: Path
         for rule in entry.rules:
             assert f"{entry.name}.{rule.limit}: " in distributions
     assert distributions.count("<svg") >= 5
+    every = distributions.partition("All thresholds")[2]
+    for entry in chosen(asked, ()):
+        for item in fields(entry.limits):
+            assert f"{entry.name}.{item.name}<" in every
+
+
+def test_thresholds_that_are_no_plain_rule_are_shown_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow motion by repeated frames, and scores of harm, which depend on more than one number."""
+    make_video(tmp_path / "in" / "v.mp4", frames=64, fps=16)
+    only = tuple(name for name in ALL_FILTERS if name != "repeats")
+    page = tmp_path / "r.html"
+
+    def scored(tasks: Any) -> Iterator[Message]:
+        for task in tasks:
+            done = measure_source(task, lambda value: None)
+            state = read_state(task.out, task.key) or {}
+            scores = {"frames": 4, "sexual_second": 0.25, "unchecked": ["gore"]}
+            state["metrics"]["harmful"] = scores
+            state["filters"]["harmful"] = ALL_FILTERS["harmful"].version
+            write_state(task.out, task.key, state)
+            yield Message(task, "done", done)
+
+    monkeypatch.setitem(
+        filter_job.ALL_FILTERS,
+        "harmful",
+        replace(ALL_FILTERS["harmful"], missing=None, with_models=None),
+    )
+    asked = FilterConfig(
+        source=str(tmp_path / "in"),
+        out=tmp_path / "out",
+        report=page,
+        include=("harmful",),
+        exclude=tuple(name for name in only if name != "harmful"),
+    )
+    run(asked, measurer=scored)
+    text = page.read_text()
+    assert "repeats: repeated<" in text
+    assert "repeats.repeated: share of repeated frames in a moving video, at most" in text
+    assert "harmful: sexual_second<" in text
+    assert "harmful.second: " in text
+    assert "harmful: frames<" in text
