@@ -10,6 +10,7 @@ from helpers import REPOSITORY
 from video_files import make_video
 
 from ttvcli.cli.settings import resolve
+from ttvcli.core.filters.harmful import CATEGORIES
 from ttvcli.core.video import decode
 from ttvcli.errors import UsageError
 from ttvcli.workflows import filter_job
@@ -146,7 +147,9 @@ def test_thresholds_that_are_no_plain_rule_are_shown_too(
         for task in tasks:
             done = measure_source(task, lambda value: None)
             state = read_state(task.out, task.key) or {}
-            scores = {"frames": 4, "sexual_second": 0.25, "unchecked": ["gore"]}
+            scores = {"frames": 4, "sexual_max": 0.5, "sexual_second": 0.25, "sexual_p90": 0.1}
+            unseen = [name for name in CATEGORIES if name != "sexual"]
+            scores |= {"unchecked": unseen, "failed": []}
             state["metrics"]["harmful"] = scores
             state["filters"]["harmful"] = ALL_FILTERS["harmful"].version
             write_state(task.out, task.key, state)

@@ -50,7 +50,8 @@ class BlackBars:
             return
         edges = (rows, rows[::-1], columns, columns[::-1])
         bars = [int((lines.max(axis=1) > _BLACK).argmax()) for lines in edges]
-        insides = [_inside(*bars[2:], shape[1])] * 2 + [_inside(*bars[:2], shape[0])] * 2
+        top, bottom, left, right = bars
+        insides = [_inside(left, right, shape[1])] * 2 + [_inside(top, bottom, shape[0])] * 2
         for side, count, lines, inside in zip(self._sides, bars, edges, insides, strict=True):
             side.see(count, lines[:, inside])
 
