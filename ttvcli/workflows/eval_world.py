@@ -116,7 +116,7 @@ def plan(config: EvalWorldConfig) -> Plan:
         items=[
             ("model", str(made[0].folder)),
             ("prompts", len(made)),
-            ("sampler", f"{chosen.sampler}, {counted(chosen.steps, 'step')}"),
+            ("sampler", f"{chosen.sampler}, {counted(chosen.steps or 0, 'step')}"),
             ("guidance", f"{chosen.guidance:g}"),
             ("first prompt", made[0].board.prompts[0]),
             ("out", f"{config.out}{' (is there already)' if is_done else ''}"),

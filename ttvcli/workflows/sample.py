@@ -164,7 +164,7 @@ def plan(config: SampleConfig) -> Plan:
             ("seconds", round(request.seconds, 3)),
             *([("first frame", str(chosen.image))] if chosen.image is not None else []),
             ("latents", f"[{frames}, {channels}, {height}, {width}]"),
-            ("sampler", f"{chosen.sampler}, {counted(chosen.steps, 'step')}"),
+            ("sampler", f"{chosen.sampler}, {counted(chosen.steps or 0, 'step')}"),
             ("guidance", f"{chosen.guidance:g} ({chosen.guidance_mode})"),
             ("seed", chosen.seed),
             ("dtype", chosen.dtype),
