@@ -1,5 +1,6 @@
 """What `prep filter` can be told: every threshold, which filters run; and what its page shows."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -142,13 +143,13 @@ def test_thresholds_that_are_no_plain_rule_are_shown_too(
     make_video(tmp_path / "in" / "v.mp4", frames=64, fps=16)
     only = tuple(name for name in ALL_FILTERS if name != "repeats")
     page = tmp_path / "r.html"
+    unseen = [name for name in CATEGORIES if name != "sexual"]
 
     def scored(tasks: Any) -> Iterator[Message]:
         for task in tasks:
             done = measure_source(task, lambda value: None)
             state = read_state(task.out, task.key) or {}
             scores = {"frames": 4, "sexual_max": 0.5, "sexual_second": 0.25, "sexual_p90": 0.1}
-            unseen = [name for name in CATEGORIES if name != "sexual"]
             scores |= {"unchecked": unseen, "failed": []}
             state["metrics"]["harmful"] = scores
             state["filters"]["harmful"] = ALL_FILTERS["harmful"].version
@@ -174,3 +175,7 @@ def test_thresholds_that_are_no_plain_rule_are_shown_too(
     assert "harmful: sexual_second<" in text
     assert "harmful.second: " in text
     assert "harmful: frames<" in text
+    assert "by number of videos: gore 1, violence 1, weapons 1" in text
+    assert "sexual 1" not in text
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["harm_unchecked"] == dict.fromkeys(unseen, 1)
