@@ -90,9 +90,7 @@ def _summary(page: HtmlPage, job: Job, verdicts: Verdicts) -> None:
     )
     if verdicts.unchecked:
         kinds = ", ".join(f"{name} {count}" for name, count in verdicts.unchecked.most_common())
-        page.paragraph(
-            f"Unchecked for harm, not safe, by number of videos: {kinds}"
-        )
+        page.paragraph(f"Unchecked for harm, not safe, by number of videos: {kinds}")
     if verdicts.flags:
         page.heading("Flags of videos, most of them kept", 3)
         page.table(verdicts.flags.most_common())
