@@ -105,6 +105,32 @@ def test_a_lit_window_in_the_dark_stays() -> None:
     assert not edges_of([frame] * 8)
 
 
+def test_the_picture_may_be_dark_at_one_of_its_edges() -> None:
+    for dark, found in ((210, True), (300, False)):  # of 320 points beside the lower bar
+        frames = boxed(24, 24, 0, 0)
+        for frame in frames:
+            frame[140:156, :dark] = 10
+        assert bool(edges_of(frames)) == found
+
+
+def test_a_thin_dark_strip_on_one_side_is_no_bar() -> None:
+    frames = boxed(0, 0, 0, 0)
+    for frame in frames:
+        frame[-3:] = 0
+        frame[-10:-3, :210] = 10
+    assert not edges_of(frames)
+
+
+def test_lines_that_flicker_into_the_bars_go_with_them() -> None:
+    frames = boxed(24, 24, 0, 0, count=9)
+    for frame in frames[:3]:
+        frame[22:24, 40:60] = frame[156:158, 40:60] = 60  # what strong compression leaves
+    assert edges_of(frames) == Edges(26, 26, 0, 0)
+    for frame in frames:
+        frame[22:24, 40:60] = 60  # always there: it is part of the picture
+    assert edges_of(frames) == Edges(24, 26, 0, 0)
+
+
 def test_titles_in_the_bars_keep_them() -> None:
     frames = boxed(24, 24, 0, 0)
     for frame in frames[2:4]:

@@ -2,10 +2,11 @@
 
 Stricter than the measurement of the filter `bars`, because what is cut is gone: the same black
 lines at the edges of every frame, seen to their very end in several of them, about as wide on
-opposite sides, and the picture begins along most of its line. Dark scenes, and the Earth on black,
-have no such line; what is doubtful stays.
+opposite sides, and the picture begins along a good part of its line. Dark scenes, and the Earth on
+black, have no such line; what is doubtful stays.
 """
 
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -22,7 +23,7 @@ _FRAMES = 5  # that have to show the bars to their end
 _STABLE = 0.02  # of the side: frames differ by less
 _UNLIKE = 0.02  # and opposite bars
 _LARGEST = 0.25  # of the side, for one bar: more is a dark picture
-_EDGE = 0.5  # of the line next to a bar, that has to be lit in some frame
+_EDGE, _DIM_EDGE = 0.5, 0.2  # of the line next to one bar and to the other, lit in some frame
 _SMALLEST = 2  # lines
 
 
@@ -66,32 +67,44 @@ class BlackBars:
 
 
 class _Side:
-    """The bar at one edge: the least lines it had, and what speaks for it."""
+    """The bar at one edge: its lines in the frames that show just it, and what speaks for it.
+
+    Strong compression lets the picture flicker into the bar by a few lines, and dark scenes hide
+    where it ends. So the frames within `_STABLE` of the least bar count, and their median.
+    """
 
     def __init__(self) -> None:
-        self.lines: int | None = None
-        self.frames = 0  # that showed just this bar
-        self.lit = 0.0  # largest share of the line next to it that was picture in one of them
+        self._least: int | None = None
+        self._frames: Counter[int] = Counter()  # that had so many lines
+        self._lit: dict[int, float] = {}  # by lines: largest share of what is next to it
 
     def see(self, bar: int, lines: np.ndarray) -> None:
         """Take in a frame with so many black lines at this edge, and its `lines` from there on."""
-        before = bar if self.lines is None else self.lines
-        self.lines = min(bar, before)
-        if self.lines < before - _STABLE * len(lines):
-            self.frames, self.lit = 0, 0.0
-        if bar > self.lines + _STABLE * len(lines):
+        side = len(lines)
+        self._least = bar if self._least is None else min(bar, self._least)
+        most = self._least + _STABLE * side
+        for count in [count for count in self._frames if count > most]:
+            del self._frames[count], self._lit[count]
+        if bar > most:
             return
-        self.frames += 1
-        beside = lines[bar + 1 : bar + 2]  # the line before it may be half bar
-        if beside.size:
-            self.lit = max(self.lit, float((beside > _LIT).mean()))
+        self._frames[bar] += 1
+        beside = lines[bar + 1 : bar + 2 + side // 100]  # the line before it may be half bar
+        lit = float((beside > _LIT).mean(axis=1).max()) if beside.size else 0.0
+        self._lit[bar] = max(self._lit.get(bar, 0.0), lit)
 
     @property
     def bar(self) -> int | None:
-        """Lines of the bar, 0 if there is none; None if it is doubtful."""
-        if not self.lines or self.lines < _SMALLEST:
+        """Lines of the bar, 0 if there is none; None if too few frames tell."""
+        if not self._least or self._least < _SMALLEST:
             return 0
-        return self.lines if self.frames >= _FRAMES and self.lit >= _EDGE else None
+        if self._frames.total() < _FRAMES:
+            return None
+        return sorted(self._frames.elements())[self._frames.total() // 2]
+
+    @property
+    def lit(self) -> float:
+        """Largest share of a line next to the bar that was picture."""
+        return max(self._lit.values(), default=0.0)
 
 
 def _inside(before: int, after: int, side: int) -> slice:
@@ -102,6 +115,9 @@ def _inside(before: int, after: int, side: int) -> slice:
 def _alike(first: _Side, second: _Side, side: int) -> tuple[int, int]:
     one, other = first.bar, second.bar
     if one is None or other is None:
+        return 0, 0
+    lit = [found.lit for found in (first, second) if found.bar]
+    if lit and (min(lit) < _DIM_EDGE or max(lit) < _EDGE):
         return 0, 0
     alike = abs(one - other) <= _UNLIKE * side and max(one, other) <= _LARGEST * side
     return (one, other) if alike else (0, 0)
