@@ -1,11 +1,14 @@
 """What a step leaves in its folder and tells while it works, and steps that are killed."""
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +64,35 @@ def kill_each(words: list[str], out: Path, pattern: str, counts: Sequence[int]) 
         process.send_signal(signal.SIGKILL)
         codes.append(process.wait())
     return codes
+
+
+def kill_at_random(words: list[str], out: Path, whole: Path, kills: int = 20) -> None:
+    """Run `ttv` with these words until it was killed so many times, at any moment of a run.
+
+    `whole` is what a run leaves that nobody kills, and is made here. Whenever a run comes through,
+    and after the last one, `out` has to have the same bytes; then the next begins anew.
+    """
+    chance = random.Random(0)
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        line = [sys.executable, "-m", "ttvcli", *words, "--out", str(folder), "--quiet"]
+        return subprocess.Popen(line, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    began = time.monotonic()
+    assert start(whole).wait() == 0
+    seconds = time.monotonic() - began
+    killed = tries = 0
+    while killed < kills:
+        tries += 1
+        assert tries < 5 * kills, f"{killed} of {tries} runs were killed"
+        process = start(out)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.3, 1.0) * seconds)  # before that Python starts
+        process.send_signal(signal.SIGKILL)
+        code = process.wait()
+        killed += code == -signal.SIGKILL
+        if code == 0:
+            assert snapshot(out) == snapshot(whole)
+            shutil.rmtree(out)
+    assert start(out).wait() == 0
+    assert snapshot(out) == snapshot(whole)

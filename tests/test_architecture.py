@@ -72,6 +72,17 @@ def imports(tree: ast.AST, *, late: bool = False) -> Iterator[tuple[str, bool, i
             yield from imports(node, late=late or function or for_types)
 
 
+def test_only_the_benchmark_knows_another_video_reader_than_pyav() -> None:
+    readers = {"cv2", "torchcodec", "decord", "imageio", "moviepy", "ffmpeg", "torchvision"}
+    found = {
+        (module_of(path), name.partition(".")[0])
+        for path in SOURCES
+        for name, _, _ in imports(ast.parse(path.read_text()))
+        if name.partition(".")[0] in readers
+    }
+    assert {module for module, _ in found} == {"ttvcli.workflows.bench_readers"}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_imports_go_one_way(path: Path) -> None:
     package = package_of(module_of(path))

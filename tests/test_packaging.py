@@ -6,11 +6,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import distribution
+from importlib.metadata import distribution, requires
 from pathlib import Path
 
 import pytest
 from helpers import REPOSITORY, run_ttv
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import ttvcli
 
@@ -57,6 +59,29 @@ def test_every_requirement_has_an_exact_version_in_the_constraints() -> None:
         name = re.match(r"[\w.-]+", requirement)
         assert name is not None
         assert name[0].lower() in pinned, requirement
+
+
+def test_no_dependency_needs_a_newer_one_than_ours_asks_for() -> None:
+    ours = {r.name: r for r in map(Requirement, PROJECT["project"]["dependencies"])}
+    for name in ours:
+        for needed in map(Requirement, requires(name) or []):
+            if needed.name not in ours or (needed.marker and not needed.marker.evaluate()):
+                continue
+            floors = {s.version for s in needed.specifier if s.operator == ">="}
+            own = next(s.version for s in ours[needed.name].specifier if s.operator == ">=")
+            assert all(Version(own) >= Version(floor) for floor in floors), f"{name}: {needed}"
+
+
+def test_nothing_depends_on_packages_with_unfit_licences_or_windows() -> None:
+    # AGPL; non-commercial; abandoned; OpenCV with a user interface
+    refused = {"nudenet", "pyiqa", "decord", "opencv-python", "opencv-contrib-python"}
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    wanted = [*PROJECT["project"]["dependencies"], *(name for extra in extras for name in extra)]
+    named = {Requirement(text).name.lower() for text in wanted}
+    named |= {line.partition("==")[0].lower() for line in lines if "==" in line}
+    assert len(named) > 30
+    assert not named & refused
 
 
 def test_presets_are_a_link_to_configs() -> None:

@@ -68,6 +68,11 @@ class Interrupted(TtvError):
     code = ExitCode.INTERRUPTED
 
 
+def counted(count: int, thing: str) -> str:
+    """Return "1 clip" or "2 clips": a number and what it counts, as sentences need it."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the closest known names, then all of them."""
     names = [str(entry) for entry in known]

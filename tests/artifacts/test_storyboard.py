@@ -79,7 +79,7 @@ def test_writing_and_reading_keeps_everything(tmp_path: Path) -> None:
         ({"segments": [{"text": "a", "txet": "b"}]}, "segment 1: there is no key 'txet'"),
         ({"segments": [{"text": 3}]}, "segment 1: text is 3, expected text"),
         ({"segments": [{"text": "a", "scene_start": "no"}]}, "expected true or false"),
-        ({"segments": [{"text": "a"}], "seconds": 9}, "1 segments of 3 s make 3 s, not 9 s"),
+        ({"segments": [{"text": "a"}], "seconds": 9}, "1 segment of 3 s: 3 s in all, not 9 s"),
         ({"segments": [{"text": "a"}], "seconds": "9"}, "seconds is '9'"),
         ({"segments": []}, "expected a list of segments"),
         ({"segmets": []}, "there is no key 'segmets'"),

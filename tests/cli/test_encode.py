@@ -5,9 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from bad_corpus import contents
 from helpers import run_ttv
 from model_files import write_vae
-from step_outputs import kill_each, snapshot
+from step_outputs import kill_at_random, kill_each, snapshot
 from video_files import make_video
 
 
@@ -93,3 +94,14 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
     assert -signal.SIGKILL in codes
     assert run_ttv(*command(videos, out, model)).code == 0
     assert snapshot(out) == snapshot(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(
+    tmp_path: Path, videos: Path, model: Path
+) -> None:
+    words = command(videos, Path("out"), model)
+    del words[words.index("--out") : words.index("--out") + 2]
+    before = contents(videos)
+    kill_at_random(words, tmp_path / "killed", tmp_path / "whole")
+    assert contents(videos) == before

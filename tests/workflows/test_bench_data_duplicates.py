@@ -25,6 +25,13 @@ def test_rows_of_growth_count_what_was_planted() -> None:
     assert rows[0]["growth"] is None
 
 
+@pytest.mark.slow
+def test_a_hundred_thousand_clips_are_searched_in_memory() -> None:
+    (row,) = growth_rows((100_000,))
+    assert (row["copies"], row["found"], row["false"]) == (1000, 1000, 0)
+    assert row["record_mb"] < 110  # 101 MB; the other columns depend on the machine
+
+
 @pytest.mark.parametrize("bits", [0, 1, 31])
 def test_altered_hashes_differ_in_exactly_so_many_bits(bits: int) -> None:
     (video,) = random_videos(1, seed=0)

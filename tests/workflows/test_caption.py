@@ -319,7 +319,7 @@ def test_rows_of_segments_that_are_not_there_are_told(split: Path, tmp_path: Pat
     table.write_text(f"id,segment,text\na,1,{ANSWER}\na,3,{ANSWER}\nb,7,{ANSWER}\n")
     result = run(CaptionConfig(source=str(split), from_file=table, sheets=False), Listening())
     assert result.captioned == 1
-    assert any("mine.csv: 2 rows name a segment" in text for text in Listening.told)
+    assert any("mine.csv: 2 rows for segments" in text for text in Listening.told)
 
 
 def test_any_table_can_be_given_and_good_captions_need_force(split: Path, tmp_path: Path) -> None:

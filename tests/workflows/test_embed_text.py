@@ -14,7 +14,7 @@ from step_outputs import snapshot
 from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.embeddings import load_embeddings
 from ttvcli.artifacts.manifest import read_manifest
-from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
 from ttvcli.workflows import components, text_encoders, text_store
 from ttvcli.workflows.embed_text import EmbedTextConfig, plan, run
 from ttvcli.workflows.text_sources import find_texts, prompts_of
@@ -266,6 +266,21 @@ def test_a_model_without_text_encoder_is_refused(tmp_path: Path, latents: Path) 
     (tmp_path / "model" / "vae" / "config.json").write_text("{}")
     with pytest.raises(ArtifactError, match="text_encoder"):
         run(config(latents, tmp_path / "text", tmp_path / "model"))
+
+
+def test_too_little_disk_is_said_before_any_work(
+    tmp_path: Path, embedded: Path, latents: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    loads = Counted()
+    with pytest.raises(WouldNotFit, match="1,000 are free") as caught:
+        run(config(latents, tmp_path / "text", model), load_encoder=loads)
+    assert "--limit" in caught.value.fix
+    assert not loads.texts
+    assert not list((tmp_path / "text").glob("*.safetensors"))
+    shutil.copytree(embedded, tmp_path / "done")
+    assert run(config(latents, tmp_path / "done", model)).embedded == 0  # nothing to write
 
 
 def test_texts_of_finished_clips_are_not_encoded_again(

@@ -96,8 +96,8 @@ def test_a_dataset_that_does_not_fit_is_refused(
         "text_chunk_emb": [str(dataset / line["text_chunk_emb"][0])],
     }
     broken = {
-        "13 latent frames with 2 texts": {"text_chunk_emb": paths["text_chunk_emb"] * 2},
-        "files are missing": {"vid_emb": "nowhere.pt"},
+        "13 latent frames where 25 belong": {"text_chunk_emb": paths["text_chunk_emb"] * 2},
+        "1 missing file": {"vid_emb": "nowhere.pt"},
         r"expected latents \[T, 8, H, W\]": {"vid_emb": paths["text_chunk_emb"][0]},
         "line 1 has no texts": {"text_chunk_emb": []},
     }

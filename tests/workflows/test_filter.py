@@ -16,6 +16,7 @@ from video_files import make_video, real_video
 from ttvcli.artifacts import atomic
 from ttvcli.artifacts.atomic import temporary_beside
 from ttvcli.artifacts.manifest import read_manifest
+from ttvcli.core.filters.harmful import CATEGORIES
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
 from ttvcli.workflows import filter_job, filter_measure
 from ttvcli.workflows.filter import FilterConfig, plan, run
@@ -186,6 +187,7 @@ def test_the_report_counts(filtered: Path) -> None:
     )
     assert report["dropped_by_reason"] == {"exact_duplicate": 1, "not_a_video": 1, "too_short": 1}
     assert report["skipped"][0]["item"] == "noise.mp4"
+    assert report["harm_unchecked"] == dict.fromkeys(CATEGORIES, 5)  # nothing looked for harm
 
 
 def test_a_second_run_decodes_nothing_and_changes_nothing(filtered: Path, videos: Path) -> None:
@@ -279,7 +281,7 @@ def test_only_metrics_judges_nothing_and_can_be_judged_later(
 def test_rethreshold_asks_for_measurements_first(
     tmp_path: Path, filtered: Path, videos: Path
 ) -> None:
-    with pytest.raises(UsageError, match="6 of 6 videos are not measured"):
+    with pytest.raises(UsageError, match="not measured, or changed since: 6 of 6 videos"):
         run(config(videos, tmp_path / "out", rethreshold=True, **LOOSE), measurer=refuse)
     with pytest.raises(UsageError, match="not measured"):  # another filter was not run
         run(config(videos, filtered, rethreshold=True, exclude=("size",)), measurer=refuse)

@@ -294,7 +294,7 @@ BAD: list[tuple[list[str], int, str]] = [
     ([PROMPT, "--storyboard", "story.txt"], 2, "not both"),
     (["--storyboard", "none.json"], 3, "no such storyboard"),
     (["--storyboard", "broken.json"], 3, "not valid JSON"),
-    (["--storyboard", "story.txt", "--seconds", "6"], 3, "3 segments of 3 s make 9 s"),
+    (["--storyboard", "story.txt", "--seconds", "6"], 3, "3 segments of 3 s: 9 s in all"),
     (["--storyboard", "long.txt"], 3, "segment 2: its text has"),
     (["--storyboard", "video.json", "-o", "video.mp4"], 2, "is another file"),
     ([PROMPT, "--seconds", "4"], 2, "--seconds must be a multiple of 3, got 4"),

@@ -147,8 +147,8 @@ LONG = (
     "in front of a gray gradient from left to right"
 )
 WRONG: list[tuple[Any, list[str], int, str]] = [
-    ([TEXTS[0]] * 3, ["--seconds", "63"], 3, "3 segments of 3 s make 9 s, not 63 s"),
-    ([TEXTS[0]] * 3, ["--frames", "97"], 3, "3 segments of 3 s make 9 s, not 6 s"),
+    ([TEXTS[0]] * 3, ["--seconds", "63"], 3, "3 segments of 3 s: 9 s in all, not 63 s"),
+    ([TEXTS[0]] * 3, ["--frames", "97"], 3, "3 segments of 3 s: 9 s in all, not 6 s"),
     ([TEXTS[0]] * 3, ["--frames", "100"], 2, "--frames 97"),
     ([TEXTS[0]] * 3, ["--frames", "145", "--seconds", "6"], 2, "leave one of them out"),
     ([TEXTS[0]] * 3, ["--fps", "8"], 2, "segments of 3 s at 16 frames per second"),

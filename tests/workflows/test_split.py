@@ -254,6 +254,21 @@ def test_long_clips_are_encoded_to_long_latents_with_their_segments(tmp_path: Pa
     assert [s["source_start"] for s in latents["segments"]] == [0.125, 3.125, 7.875]
 
 
+def test_the_longest_clip_has_twenty_one_segments(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "in" / "a.mp4", [500, 100, 520])
+    result = run(config(tmp_path / "in", tmp_path / "clips", seconds=63))
+    assert (result.clips, result.failed) == (1, [])
+    (record,) = read_manifest(tmp_path / "clips")
+    assert (record["frames"], record["duration"]) == (1009, 63.0625)
+    segments = record["segments"]
+    assert [(s["start"], s["end"]) for s in segments] == [(3 * n, 3 * n + 3) for n in range(21)]
+    assert [s["scene"] for s in segments] == [0] * 10 + [1] * 2 + [2] * 9
+    assert [n for n, s in enumerate(segments) if s["scene_start"]] == [0, 10, 12]
+    assert [n for n, s in enumerate(segments) if s["scene_end"]] == [9, 11]
+    (shown,) = numbers(tmp_path / "clips")
+    assert shown == [*range(10, 490), *range(502, 598), *range(620, 1053)]
+
+
 def test_join_scene_never_crosses_a_cut(tmp_path: Path) -> None:
     write_numbered(tmp_path / "in" / "a.mp4", [60, 110])
     run(config(tmp_path / "in", tmp_path / "out", seconds=6, join="scene"))

@@ -121,10 +121,10 @@ def test_clips_without_text_are_refused_and_changed_captions_told(tmp_path: Path
     lines = manifest.read_text().splitlines()
     manifest.write_text(lines[0].replace("part 0", "part zero") + "\n" + lines[1] + "\n")
     (warning,) = clips(tmp_path).warnings
-    assert "1 clips have other captions" in warning
+    assert "1 clip with other captions" in warning
     assert "clip0" in warning
     manifest.write_text(lines[0] + "\n")
-    with pytest.raises(ArtifactError, match="1 clips have no text embedding, such as clip1"):
+    with pytest.raises(ArtifactError, match="1 clip without a text embedding, such as clip1"):
         clips(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_pixels_are_cut_at_random_places_and_scaled(tmp_path: Path, room: int) -
 
 def test_videos_that_cannot_be_used_are_told_apart(tmp_path: Path) -> None:
     write_pixels(tmp_path / "short", [9, 17])
-    with pytest.raises(ArtifactError, match="1 videos are shorter than clip_frames 17, such as 0"):
+    with pytest.raises(ArtifactError, match="1 video shorter than clip_frames 17, such as 0"):
         PixelClips(tmp_path / "short", 17)
     write_pixels(tmp_path / "less", [9], told=[17])
     for room in (0, 2**20):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ttvcli.artifacts.atomic import json_text, write_text
-from ttvcli.errors import ArtifactError
+from ttvcli.errors import ArtifactError, counted
 
 FILE_KEYS = ("path", "file_name", "filename", "file", "video", "video_path", "videos", "id")
 CAPTION_KEYS = ("caption", "text", "prompt", "description")
@@ -71,7 +71,7 @@ def read_prompt_lists(folder: Path) -> list[CaptionRow]:
     texts, files = (_read(path).rstrip("\n").split("\n") for path in (prompts, videos))
     if len(texts) != len(files):
         raise ArtifactError(
-            f"{prompts.name} has {len(texts)} lines, {VIDEOS} has {len(files)}",
+            f"{prompts.name} has {counted(len(texts), 'line')}, {VIDEOS} has {len(files)}",
             where=str(folder),
             fix="line n of one belongs to line n of the other",
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ttvcli.artifacts.atomic import write_json
-from ttvcli.errors import ArtifactError, nearest
+from ttvcli.errors import ArtifactError, counted, nearest
 
 SEGMENT_SECONDS = 3
 SCENE_END = " <end_scene>"
@@ -128,11 +128,12 @@ def check_storyboard(
 ) -> None:
     """Raise ArtifactError if the length is not `seconds`, or a text is over the token budget."""
     if seconds is not None and seconds != board.seconds:
+        wanted = counted(round(seconds / SEGMENT_SECONDS), "segment")
         raise ArtifactError(
-            f"{len(board.segments)} segments of {SEGMENT_SECONDS} s make {board.seconds} s, "
-            f"not {seconds:g} s",
+            f"{counted(len(board.segments), 'segment')} of {SEGMENT_SECONDS} s: "
+            f"{board.seconds} s in all, not {seconds:g} s",
             where=where,
-            fix=f"--seconds {board.seconds}, or {seconds / SEGMENT_SECONDS:g} segments",
+            fix=f"--seconds {board.seconds}, or {wanted}",
         )
     if count_tokens is None or max_tokens is None:
         return

@@ -36,6 +36,7 @@ class LineProgress:
         self.unit = ""
         self.done = self.done_before = 0
         self.began = self.last = clock()
+        self.first: tuple[float, int] | None = None  # when the first unit was done; units by then
 
     def start(
         self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
@@ -45,7 +46,8 @@ class LineProgress:
         self.description, self.total, self.unit = description, total, unit
         self.done = self.done_before = done
         self.began = self.last = self.clock()
-        amount = "" if total is None else f": {total} {unit}".rstrip()
+        self.first = None
+        amount = "" if total is None else f": {_amount(total, unit)}"
         before = f", {done} done before" if done else ""
         self.output.note(f"{description}{amount}{before}")
 
@@ -53,9 +55,10 @@ class LineProgress:
         """Count; write a line if the last one is a while ago."""
         self.done += n
         now = self.clock()
+        self.first = self.first or (now, self.done)
         if now - self.last >= SECONDS_BETWEEN_LINES:
             self.last = now
-            self.output.note(self._line(now - self.began, fields))
+            self.output.note(self._line(now, fields))
 
     def finish(self) -> None:
         """End the stage, if one is running."""
@@ -69,7 +72,7 @@ class LineProgress:
         if self.description:
             spent = human_seconds(self.clock() - self.began)
             count = self.done - self.done_before
-            amount = f"{count} {self.unit}".rstrip() + " in " if count else ""
+            amount = f"{_amount(count, self.unit)} in " if count else ""
             self.output.note(f"{self.description}: {how}, {amount}{spent}")
         self.description = ""
 
@@ -81,12 +84,13 @@ class LineProgress:
         """Write the text as a warning."""
         self.output.warn(text)
 
-    def _line(self, seconds: float, fields: dict[str, Any]) -> str:
-        parts = [f"{self.done}" if self.total is None else f"{self.done}/{self.total}"]
-        parts[0] = f"{parts[0]} {self.unit}".rstrip()
-        here = self.done - self.done_before
-        if here and self.total:
-            left = seconds / here * max(self.total - self.done, 0)
+    def _line(self, now: float, fields: dict[str, Any]) -> str:
+        of = "" if self.total is None else f"{self.done}/"
+        parts = [of + _amount(self.done if self.total is None else self.total, self.unit)]
+        # The first unit came with the start of processes and the loading of weights.
+        since, before = self.first or (now, self.done)
+        if self.total and self.done > before:
+            left = (now - since) / (self.done - before) * max(self.total - self.done, 0)
             parts.append(f"{human_seconds(left)} left")
         parts += [f"{name} {show(value)}" for name, value in fields.items()]
         return f"{self.description}: {', '.join(parts)}"
@@ -129,7 +133,9 @@ class BarProgress:
         """Begin a stage, on a line of its own."""
         if self.task is not None:
             self.bar.stop_task(self.task)
-        # Rich takes the speed from what is advanced later, so `completed` does not count in it.
+        unit = _singular(unit) if total == 1 else unit
+        # Rich takes the speed from what is advanced later, so `completed` does not count in it, and
+        # from the times between advances, so that the first one does not either.
         self.task = self.bar.add_task(description, total=total, completed=done, unit=unit, extra="")
         self.bar.start()
 
@@ -158,6 +164,15 @@ class BarProgress:
         from rich.text import Text
 
         self.console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
+
+
+def _amount(count: int, units: str) -> str:
+    return f"{count} {_singular(units) if count == 1 else units}".rstrip()
+
+
+def _singular(units: str) -> str:
+    first, of, others = units.partition(" of ")
+    return first.removesuffix("s") + of + others
 
 
 def show(value: Any) -> str:

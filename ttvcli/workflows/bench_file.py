@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ttvcli.artifacts.atomic import write_text
-from ttvcli.errors import Interrupted
+from ttvcli.errors import Interrupted, counted
 
 Row = dict[str, Any]
 
@@ -51,7 +51,9 @@ class RowFile:
             yield
         except KeyboardInterrupt:
             kept = (
-                f"{len(self.rows)} rows are in {self._path}" if self._path else "no rows are kept"
+                f"{counted(len(self.rows), 'row')} kept in {self._path}"
+                if self._path
+                else "no rows are kept"
             )
             raise Interrupted(
                 f"interrupted{where}; {kept}",

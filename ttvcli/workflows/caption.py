@@ -16,7 +16,7 @@ from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import read_manifest, to_line, write_manifest
 from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, plain, read_header
 from ttvcli.core.captions.check import check_caption
-from ttvcli.errors import UsageError
+from ttvcli.errors import UsageError, counted
 from ttvcli.workflows.caption_ask import Journal, ask_all
 from ttvcli.workflows.caption_fill_in import FillIn, Gap, rows_by_clip
 from ttvcli.workflows.caption_judge import BY_HAND, WANTED, Judged
@@ -161,7 +161,7 @@ class _Run:
         """Refuse to let a model write what somebody has written already."""
         if written and self.config.captioner and not (self.config.from_file or self.config.force):
             raise UsageError(
-                f"{len(written)} captions are filled in by hand and would not be used",
+                f"{counted(len(written), 'caption')} filled in by hand would not be used",
                 where=str(fill_in.path),
                 fix=f"add --from-file {fill_in.path}, or --force to leave them",
             )
@@ -196,8 +196,8 @@ class _Run:
         self.unmatched = len(unknown)
         if unknown:
             self.progress.warn(
-                f"{table.name}: {len(unknown)} rows name no clip of this run, the first "
-                f"{unknown[0].file!r}"
+                f"{table.name}: {counted(len(unknown), 'row')} for no clip of this run, the first "
+                f"one for {unknown[0].file!r}"
             )
         left = {(gap.clip, gap.span): gap for gap in gaps}
         astray = []  # rows of segments that are not there
@@ -213,8 +213,8 @@ class _Run:
                         left.pop((number, span), None)
         if astray:
             self.progress.warn(
-                f"{table.name}: {len(astray)} rows name a segment that their clip does not have, "
-                f"the first one of {astray[0].file!r}"
+                f"{table.name}: {counted(len(astray), 'row')} for segments that their clip does "
+                f"not have, the first one of {astray[0].file!r}"
             )
         return list(left.values())
 
@@ -282,7 +282,9 @@ class _Run:
         segments = sum(len(clip.spans) for clip in self.library.clips.values())
         problems = Counter(gap.problem for gap in gaps)
         listed = ", ".join(f"{count} {name}" for name, count in sorted(problems.items()))
-        return f"{segments} segments, {len(gaps)} to caption" + (f": {listed}" if listed else "")
+        return f"{counted(segments, 'segment')}, {len(gaps)} to caption" + (
+            f": {listed}" if listed else ""
+        )
 
     def _tell(
         self, open_gaps: list[Gap], fill_in: FillIn, written: dict[tuple[str, int | None], str]
@@ -290,11 +292,12 @@ class _Run:
         if not open_gaps:
             return
         self.progress.warn(
-            f"{len(open_gaps)} segments need a caption: fill in {fill_in.path} and give it to "
-            "--from-file, or name a model with --captioner"
+            f"{counted(len(open_gaps), 'segment')} without a usable caption: fill in "
+            f"{fill_in.path} and give it to --from-file, or name a model with --captioner"
         )
         if written and self.config.from_file is None:
-            self.progress.warn(f"{fill_in.path} has {len(written)} captions: read with --from-file")
+            ready = counted(len(written), "caption")
+            self.progress.warn(f"{fill_in.path} has {ready}: read with --from-file")
 
     def _report(self, gaps: list[Gap], failed: list[dict[str, Any]]) -> None:
         clips = self.library.clips.values()

@@ -19,7 +19,7 @@ from ttvcli.core.captions.check import CaptionRules, check_caption
 from ttvcli.core.captions.instruction import clean_answer
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.segment_frames import read_segments
-from ttvcli.errors import Interrupted, WorkFailed
+from ttvcli.errors import Interrupted, WorkFailed, counted
 from ttvcli.workflows.caption_fill_in import Gap, bounds
 from ttvcli.workflows.caption_model import FAILED, Captioner, NoCaption, View
 from ttvcli.workflows.caption_sources import Library
@@ -199,7 +199,7 @@ class _Asking:
     def _check(self, total: int) -> None:
         if self.stop.requested:
             raise Interrupted(
-                f"stopped with {len(self.captions)} of {total} segments captioned",
+                f"stopped with {len(self.captions)} of {counted(total, 'segment')} captioned",
                 where=str(self.journal.path),
                 fix="the same command continues",
             )

@@ -14,7 +14,7 @@ from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.schema import producer
 from ttvcli.artifacts.video import read_sidecar
-from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.errors import ArtifactError, UsageError, counted
 from ttvcli.workflows.demo_training import train_killed
 from ttvcli.workflows.sample_request import compression
 from ttvcli.workflows.step import SILENT, Plan, Progress, check_seed
@@ -83,10 +83,10 @@ def plan(config: DemoConfig) -> Plan:
         command="demo",
         items=[
             ("model", str(model_folder.resolve_model(config.model))),
-            ("prep synth", f"{config.clips} clips to {out / 'raw'}"),
+            ("prep synth", f"{counted(config.clips, 'clip')} to {out / 'raw'}"),
             ("prep encode", str(out / "latents")),
             ("embed-text", str(out / "text")),
-            ("train", f"{config.steps} steps to {out / 'run'}, killed and resumed"),
+            ("train", f"{counted(config.steps, 'step')} to {out / 'run'}, killed and resumed"),
             ("sample", f"{config.prompt!r} to {out / 'video.mp4'}"),
             ("check", str(out / "check.json")),
         ],

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import ttvcli
 from ttvcli.artifacts import model_folder
-from ttvcli.errors import TtvError, nearest
+from ttvcli.errors import TtvError, counted, nearest
 from ttvcli.workflows.step import SILENT, Progress
 
 GIB = 1024**3
@@ -88,9 +88,11 @@ def _python() -> Iterator[Check]:
 
 def _machine() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check("cpu", f"{processor()}, {cores} cores usable")
+    yield Check("cpu", f"{processor()}, {counted(cores or 1, 'usable core')}")
     threads = os.environ.get("TTV_THREADS") or os.environ.get("OMP_NUM_THREADS")
-    yield Check("threads", f"limited to {threads}" if threads else f"all {cores} cores")
+    yield Check(
+        "threads", f"limited to {threads}" if threads else f"all of {counted(cores or 1, 'core')}"
+    )
     memory = memory_bytes()
     if memory is None:
         yield Check("memory", "unknown")
@@ -130,7 +132,8 @@ def _torch() -> Iterator[Check]:
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     if getattr(torch.version, "hip", None):
         build = f"ROCm {torch.version.hip}"
-    yield Check("torch", f"{torch.__version__}, {build} build, {torch.get_num_threads()} threads")
+    threads = counted(torch.get_num_threads(), "thread")
+    yield Check("torch", f"{torch.__version__}, {build} build, {threads}")
     yield from _devices(torch)
 
 

@@ -1,5 +1,6 @@
 """What `embed-text` is asked to do, checked before the encoder is loaded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -93,10 +94,7 @@ class Job:
 def plan(config: EmbedTextConfig) -> Plan:
     """Count clips, texts and bytes; reads no weights."""
     job = prepare(config)
-    if config.encoder == "clip":
-        sizes = clip_folder.as_t5(job.model)
-    else:
-        sizes = model_folder.read_config(job.model, "text_encoder")
+    sizes = _sizes(job)
     prompts = [prompt for clip in job.mine for prompt in clip.prompts]
     distinct = len(set(prompts) | {""})
     rate = _GPU_FLOPS if config.device.startswith("cuda") else _CPU_FLOPS
@@ -114,9 +112,23 @@ def plan(config: EmbedTextConfig) -> Plan:
             ("model", str(job.model)),
             ("output", str(config.out)),
         ],
-        bytes={"disk": (len(prompts) + 1) * job.max_tokens * width * 2 + 1024 * len(job.mine)},
+        bytes={"disk": bytes_of(job, job.mine)},
         eta_seconds=distinct * 2 * weights * job.max_tokens / rate,
     )
+
+
+def bytes_of(job: Job, clips: Sequence[Texts]) -> int:
+    """Return about how many bytes the embeddings of these clips and of the empty prompt take."""
+    rows = sum(len(clip.prompts) for clip in clips) + 1
+    width = int(_sizes(job).get("d_model", 4096))
+    return rows * job.max_tokens * width * 2 + 1024 * len(clips)
+
+
+def _sizes(job: Job) -> dict[str, Any]:
+    """The config of the encoder, with the names of T5's."""
+    if job.config.encoder == "clip":
+        return clip_folder.as_t5(job.model)
+    return model_folder.read_config(job.model, "text_encoder")
 
 
 def prepare(config: EmbedTextConfig) -> Job:

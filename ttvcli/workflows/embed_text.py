@@ -13,8 +13,9 @@ from typing import Any
 from ttvcli.artifacts.atomic import sha256_file
 from ttvcli.artifacts.embeddings import EMPTY_NAME, save_embeddings
 from ttvcli.artifacts.schema import header, settings_hash
+from ttvcli.errors import counted
 from ttvcli.workflows import text_encoders
-from ttvcli.workflows.embed_job import EmbedTextConfig, Job, plan, prepare
+from ttvcli.workflows.embed_job import EmbedTextConfig, Job, bytes_of, plan, prepare
 from ttvcli.workflows.embed_merge import (
     current,
     is_sound,
@@ -22,6 +23,7 @@ from ttvcli.workflows.embed_merge import (
     make_report,
     merge,
 )
+from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder
 from ttvcli.workflows.shards import write_part_report, writing
 from ttvcli.workflows.step import SILENT, PlainResult, Progress
@@ -31,6 +33,7 @@ from ttvcli.workflows.text_store import TextStore, groups
 
 __all__ = ["EmbedTextConfig", "EmbedTextResult", "plan", "run"]
 
+_SPARE_DISK = 16 << 20
 _SHOWN = 3  # texts over the budget that are quoted
 
 
@@ -62,6 +65,7 @@ def run(
     Raises:
         UsageError: the output was made with other settings, or another process writes there.
         ArtifactError: no captions, or the model's text encoder or tokenizer cannot be read.
+        WouldNotFit: not enough disk.
     """
     job = prepare(config)
     settings = job.settings()
@@ -101,6 +105,9 @@ class _Run:
     def all(self) -> EmbedTextResult:
         clips = self.job.mine
         unfinished = [clip for clip in clips if not self._finished(clip)]
+        if unfinished:
+            fix = "choose another --out, or fewer clips with --limit N"
+            check_free_space(self.folder.path, bytes_of(self.job, unfinished) + _SPARE_DISK, fix)
         empty = self.folder.path / EMPTY_NAME
         if self._sound(empty, [""]):
             self.texts.remember([""], [1], empty)
@@ -128,11 +135,12 @@ class _Run:
     def _warn(self, report: dict[str, Any]) -> None:
         missing, truncated = report["segments_without_caption"], report["segments_over_budget"]
         if missing:
-            self.progress.warn(f"{missing} segments have no caption; they got the empty prompt")
+            what = counted(missing, "segment")
+            self.progress.warn(f"{what} without a caption got the empty prompt")
         if truncated:
             self.progress.warn(
-                f"{truncated} segments are over {self.job.max_tokens} tokens; the ends of their "
-                "captions have no effect (report.json lists the clips)"
+                f"{counted(truncated, 'segment')} over {self.job.max_tokens} tokens: what is over "
+                "has no effect (report.json lists the clips)"
             )
 
     def _clip(self, clip: Texts) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ttvcli.artifacts.atomic import write_bytes, write_json
 from ttvcli.artifacts.schema import header, settings_hash
-from ttvcli.errors import UsageError
+from ttvcli.errors import UsageError, counted
 from ttvcli.workflows.eval_partial import Partial, result_of, short
 from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.sample import SampleConfig
@@ -116,7 +116,7 @@ def plan(config: EvalWorldConfig) -> Plan:
         items=[
             ("model", str(made[0].folder)),
             ("prompts", len(made)),
-            ("sampler", f"{chosen.sampler}, {chosen.steps} steps"),
+            ("sampler", f"{chosen.sampler}, {counted(chosen.steps or 0, 'step')}"),
             ("guidance", f"{chosen.guidance:g}"),
             ("first prompt", made[0].board.prompts[0]),
             ("out", f"{config.out}{' (is there already)' if is_done else ''}"),

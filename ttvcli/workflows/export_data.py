@@ -19,7 +19,7 @@ from ttvcli.artifacts.latents import load_latents
 from ttvcli.artifacts.manifest import Record, manifest_path, read_manifest
 from ttvcli.artifacts.model_folder import hash_of_files
 from ttvcli.artifacts.torch_file import write_torch
-from ttvcli.errors import ArtifactError
+from ttvcli.errors import ArtifactError, counted
 from ttvcli.workflows.export import ExportConfig, Job
 from ttvcli.workflows.export_import import DatasetImport
 from ttvcli.workflows.step import Progress
@@ -56,7 +56,8 @@ def to_public(config: ExportConfig) -> Job:
         files += [config.text / texts[record["id"]]["path"] for record in records]
     lost = [file for file in files if not file.is_file()]
     if lost:
-        raise ArtifactError(f"{len(lost)} files are missing, such as {lost[0]}", where=str(latents))
+        what = f"{counted(len(lost), 'missing file')}, such as {lost[0]}"
+        raise ArtifactError(what, where=str(latents))
 
     def write(folder: Path, progress: Progress) -> None:
         progress.start("exporting", total=len(records), unit="clips")
@@ -85,7 +86,7 @@ def _texts(config: ExportConfig, records: list[Record]) -> dict[str, Record]:
     missing = [record["id"] for record in records if record["id"] not in texts]
     if missing:
         raise ArtifactError(
-            f"{len(missing)} clips have no text embedding, such as {missing[0]}",
+            f"{counted(len(missing), 'clip')} without a text embedding, such as {missing[0]}",
             where=str(config.text),
             fix=f"ttv embed-text {config.source} --out {config.text}",
         )

@@ -19,7 +19,7 @@ from ttvcli.artifacts.manifest import MANIFEST_NAME, write_manifest
 from ttvcli.artifacts.schema import HEADER_NAME, header, settings_hash
 from ttvcli.artifacts.torch_file import read_torch
 from ttvcli.core.models.cogvideox.published import SEGMENT_FPS
-from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.errors import ArtifactError, UsageError, counted
 from ttvcli.workflows import components
 from ttvcli.workflows.export import ExportConfig
 from ttvcli.workflows.step import Progress
@@ -64,7 +64,7 @@ class DatasetImport:
         lost = [p for clip in clips for p in (clip.video, *clip.texts) if not p.is_file()]
         if lost:
             raise ArtifactError(
-                f"{len(lost)} files are missing, such as {lost[0]}",
+                f"{counted(len(lost), 'missing file')}, such as {lost[0]}",
                 where=str(source),
                 fix="paths are absolute, or relative to the folder of the JSONL",
             )
@@ -121,8 +121,8 @@ class DatasetImport:
             )
         if len(found) != frames:
             raise ArtifactError(
-                f"{len(found)} latent frames with {len(clip.texts)} texts of 3 s, which make "
-                f"{frames}",
+                f"{counted(len(found), 'latent frame')} where {frames} belong with "
+                f"{counted(len(clip.texts), 'text')} of 3 s",
                 where=str(clip.video),
             )
         mean, logvar = found.transpose(0, 1).chunk(2)

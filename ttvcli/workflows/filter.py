@@ -18,7 +18,7 @@ from ttvcli.artifacts.manifest import MANIFEST_NAME, write_manifest
 from ttvcli.artifacts.schema import claim_folder, header
 from ttvcli.core.video.decode import probe
 from ttvcli.core.video.errors import UnreadableVideo
-from ttvcli.errors import UsageError
+from ttvcli.errors import UsageError, counted
 from ttvcli.workflows.filter_job import FilterConfig, Job, prepare
 from ttvcli.workflows.filter_measure import Task, measure_source, write_failure
 from ttvcli.workflows.filter_records import Verdicts, make_report
@@ -161,8 +161,9 @@ def _check_measured(job: Job) -> None:
         if not is_known(read_state(job.config.out, key_of(source)), source, job.filters)
     ]
     if missing:
+        total = len(job.sources.videos)
         raise UsageError(
-            f"{len(missing)} of {len(job.sources.videos)} videos are not measured, or have changed",
+            f"not measured, or changed since: {len(missing)} of {counted(total, 'video')}",
             where=missing[0],
             fix="run with the thresholds of before and without --rethreshold first; "
             "--without leaves out filters that were not run",

@@ -13,6 +13,7 @@ from typing import Any
 
 from ttvcli.artifacts.schema import header
 from ttvcli.core.filters.filter import Candidate, Copy, Finding
+from ttvcli.core.filters.harmful import CATEGORIES
 from ttvcli.workflows.filter_job import Job
 from ttvcli.workflows.filter_state import State, key_of, read_state, thumbnail_path
 from ttvcli.workflows.video_sources import Source, clean
@@ -28,6 +29,7 @@ class Verdicts:
         self.counts: Counter[str] = Counter()  # videos by verdict
         self.reasons: Counter[str] = Counter()  # videos by reason for dropping them
         self.flags: Counter[str] = Counter()
+        self.unchecked: Counter[str] = Counter()  # videos by harm that nothing looked for
         self.failed: list[dict[str, Any]] = []
         self.copies: dict[str, tuple[str, Copy]] = {}  # name -> filter that found it, and the copy
 
@@ -119,6 +121,8 @@ class Verdicts:
         hidden = {entry.name for entry in self.job.filters if not entry.shown}
         if any(found.filter in hidden for found in dropped):  # no copy of it is kept here
             thumbnail_path(self.job.config.out, key).unlink(missing_ok=True)
+        harm = state["metrics"].get("harmful", {}) if "harmful" in chosen else {}
+        self.unchecked.update(harm.get("unchecked", CATEGORIES))
         record: Record = {
             "keep": not dropped,
             "verdict": verdict,
@@ -155,5 +159,6 @@ def make_report(job: Job, verdicts: Verdicts) -> Record:
         "listed_again": job.listed_again,
         "dropped_by_reason": dict(sorted(verdicts.reasons.items())),
         "flagged": dict(sorted(verdicts.flags.items())),
+        "harm_unchecked": {n: verdicts.unchecked[n] for n in CATEGORIES if verdicts.unchecked[n]},
         "skipped": verdicts.failed,
     }

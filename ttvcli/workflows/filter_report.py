@@ -7,7 +7,7 @@ held is bounded, but for one number a video and metric.
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def write_html_report(job: Job, verdicts: Verdicts, path: Path) -> None:
     samples: dict[str, Thinned[Shown]] = {}
     rules = [(entry, rule) for entry in job.filters for rule in entry.rules]
     metrics = {(entry.name, rule.metric, rule.limit): _Metric() for entry, rule in rules}
+    others: dict[tuple[str, str], _Metric] = {}  # numbers that `judge` looks at, without a rule
     keys = {source.name: key_of(source) for source in job.sources.videos}
     for record in iterate_manifest(job.config.out / MANIFEST_NAME):
         key = keys.get(_name(record), "")
@@ -62,10 +63,17 @@ def write_html_report(job: Job, verdicts: Verdicts, path: Path) -> None:
                 limit = getattr(job.limits(entry), rule.limit)
                 found = metrics[entry.name, rule.metric, rule.limit]
                 found.add(value, limit, (key, _name(record), text))
+        for entry in job.filters:
+            for metric, value in _judged(entry, record):
+                limit = getattr(job.limits(entry), _limit_of(entry, metric), None)
+                found = others.setdefault((entry.name, metric), _Metric())
+                found.add(value, limit, (key, _name(record), f"{value:.4g}"))
     page = HtmlPage("ttv prep filter")
     _summary(page, job, verdicts)
     _dropped(page, job, verdicts, samples)
     _distributions(page, job, rules, metrics)
+    _judged_distributions(page, job, others)
+    _thresholds(page, job)
     page.write(path)
 
 
@@ -80,6 +88,9 @@ def _summary(page: HtmlPage, job: Job, verdicts: Verdicts) -> None:
             ("left out by the manifest", job.sources.left_out),
         ]
     )
+    if verdicts.unchecked:
+        kinds = ", ".join(f"{name} {count}" for name, count in verdicts.unchecked.most_common())
+        page.paragraph(f"Unchecked for harm, not safe, by number of videos: {kinds}")
     if verdicts.flags:
         page.heading("Flags of videos, most of them kept", 3)
         page.table(verdicts.flags.most_common())
@@ -112,21 +123,61 @@ def _distributions(
 ) -> None:
     page.heading("Distributions and thresholds")
     for entry, rule in rules:
-        found = metrics[entry.name, rule.metric, rule.limit]
-        limit = getattr(job.limits(entry), rule.limit)
         unit = f",{rule.unit}" if rule.unit else ""
         page.heading(f"{entry.name}: {rule.metric}{unit}", 3)
         kind = rule.code if rule.drop else f"{rule.code} (a flag)"
         helps = limit_helps(entry)[rule.limit]
         page.paragraph(f"{entry.name}.{rule.limit}: {helps}. {rule.side} it: {kind}", muted=True)
-        if not found.values:
-            page.paragraph("no values", muted=True)
-            continue
-        limits = [] if limit is None else [(rule.limit, float(limit))]
-        page.histogram(*_binned(found.values, [value for _, value in limits]), limits)
-        near = sorted([*found.below, *found.above], key=lambda item: item[0])
-        if limit is not None and entry.shown:
-            page.sheet(_figures(job, [item for _, item in near]))
+        found = metrics[entry.name, rule.metric, rule.limit]
+        _distribution(page, job, entry, rule.limit, found)
+
+
+def _judged_distributions(page: HtmlPage, job: Job, others: dict[tuple[str, str], _Metric]) -> None:
+    entries = {entry.name: entry for entry in job.filters}
+    for name, metric in sorted(others):
+        entry = entries[name]
+        page.heading(f"{name}: {metric}", 3)
+        limit = _limit_of(entry, metric)
+        if limit:
+            page.paragraph(f"{name}.{limit}: {limit_helps(entry)[limit]}", muted=True)
+        _distribution(page, job, entry, limit, others[name, metric])
+
+
+def _distribution(page: HtmlPage, job: Job, entry: Filter, name: str, found: _Metric) -> None:
+    """The histogram of a metric with its threshold, and the videos on both sides of it."""
+    if not found.values:
+        page.paragraph("no values", muted=True)
+        return
+    limit = getattr(job.limits(entry), name, None)
+    limits = [] if limit is None else [(name, float(limit))]
+    page.histogram(*_binned(found.values, [value for _, value in limits]), limits)
+    near = sorted([*found.below, *found.above], key=lambda item: item[0])
+    if limit is not None and entry.shown:
+        page.sheet(_figures(job, [item for _, item in near]))
+
+
+def _thresholds(page: HtmlPage, job: Job) -> None:
+    page.heading("All thresholds")
+    page.table(
+        (f"{entry.name}.{name}", "off" if value is None else value, limit_helps(entry)[name])
+        for entry in job.filters
+        for name, value in asdict(job.limits(entry)).items()
+    )
+
+
+def _judged(entry: Filter, record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a filter that no rule compares, where more than one of them decides."""
+    ruled = {rule.metric for rule in entry.rules}
+    if entry.judge is not None:
+        for name, value in record.get("metrics", {}).get(entry.name, {}).items():
+            if isinstance(value, int | float) and name not in ruled:
+                yield name, value
+
+
+def _limit_of(entry: Filter, metric: str) -> str:
+    """The threshold that is named like a metric, or like its last part; empty if none is."""
+    known = limit_helps(entry)
+    return next((n for n in (metric, metric.rpartition("_")[2]) if n in known), "")
 
 
 def _figures(

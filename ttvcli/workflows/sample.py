@@ -17,7 +17,7 @@ from ttvcli.artifacts.latents import load_latents
 from ttvcli.artifacts.safetensors_file import write_artifact
 from ttvcli.artifacts.schema import settings_hash
 from ttvcli.artifacts.video import new_video, read_sidecar, sidecar_path
-from ttvcli.errors import ArtifactError, UsageError, WorkFailed
+from ttvcli.errors import ArtifactError, UsageError, WorkFailed, counted
 from ttvcli.workflows.memory_plan import check_memory, memory_items, parse_bytes
 from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.sample_request import Request, check
@@ -159,12 +159,12 @@ def plan(config: SampleConfig) -> Plan:
         command="sample",
         items=[
             ("model", str(request.folder)),
-            ("video", f"{request.width}x{request.height}, {request.frames} frames"),
+            ("video", f"{request.width}x{request.height}, {counted(request.frames, 'frame')}"),
             ("frames per second", request.fps),
             ("seconds", round(request.seconds, 3)),
             *([("first frame", str(chosen.image))] if chosen.image is not None else []),
             ("latents", f"[{frames}, {channels}, {height}, {width}]"),
-            ("sampler", f"{chosen.sampler}, {chosen.steps} steps"),
+            ("sampler", f"{chosen.sampler}, {counted(chosen.steps or 0, 'step')}"),
             ("guidance", f"{chosen.guidance:g} ({chosen.guidance_mode})"),
             ("seed", chosen.seed),
             ("dtype", chosen.dtype),

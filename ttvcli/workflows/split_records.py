@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ttvcli.artifacts.schema import header
+from ttvcli.core.video.crop import Edges
 from ttvcli.core.video.segments import DroppedScene, Segment, SegmentRule
 from ttvcli.core.video.shots import MICRO, FoundShots
 from ttvcli.workflows.video_sources import Source, Sources, clean, clip_segments
@@ -26,6 +27,7 @@ class SourceCut:
     dropped_scenes: dict[str, int]  # by reason
     segments: int  # cut from its scenes
     unused_segments: int  # left over when clips were assembled
+    bars: dict[str, int]  # pixels of the file cut off each side, as shown; empty if none were
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,17 @@ def source_cut(
     segments: Sequence[Segment],
     dropped: Sequence[DroppedScene],
     used: int,
+    edges: Edges,
 ) -> SourceCut:
     """Sum up how a source was cut; `used` segments are part of a clip."""
+    upright = edges.upright(found.info.rotation)
     return SourceCut(
         seconds=round(found.clock.end / MICRO, 6),
         scenes=len(found.shots),
         dropped_scenes=dict(sorted(Counter(scene.reason for scene in dropped).items())),
         segments=len(segments),
         unused_segments=len(segments) - used,
+        bars=asdict(upright) if upright else {},
     )
 
 
@@ -150,6 +155,7 @@ def make_report(
         "seconds_of_clips": round(len(records) * per_clip / fps, 3),
         "scenes": sum(record["cut"]["scenes"] for record in first),
         "dropped_scenes_by_reason": dict(sorted(dropped.items())),
+        "videos_with_bars_cropped": sum(bool(record["cut"]["bars"]) for record in first),
         "unused_segments": sum(record["cut"]["unused_segments"] for record in first),
         "left_out_by_manifest": sources.left_out,
         "skipped": failed,

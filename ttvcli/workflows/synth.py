@@ -19,7 +19,7 @@ from ttvcli.core.video.encode import write_video
 from ttvcli.core.world.render import render_frames
 from ttvcli.core.world.sampling import sample_scene
 from ttvcli.core.world.scene import FPS, SEGMENT_SECONDS, Scene
-from ttvcli.errors import Interrupted, UsageError
+from ttvcli.errors import Interrupted, UsageError, counted
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.step import SILENT, Plan, Progress, stop_on_signal
 
@@ -145,7 +145,7 @@ def run(config: SynthConfig, progress: Progress = SILENT) -> SynthResult:
             for index in range(config.clips):
                 if stop.requested:
                     raise Interrupted(
-                        f"stopped after {index} of {config.clips} clips",
+                        f"stopped after {index} of {counted(config.clips, 'clip')}",
                         where=str(config.out),
                         fix="the same command continues",
                     )

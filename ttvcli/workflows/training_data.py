@@ -23,7 +23,7 @@ from ttvcli.artifacts.schema import HEADER_NAME, read_header
 from ttvcli.core.training.objectives import LatentBatch, sample_posterior
 from ttvcli.core.video.decode import read_frames
 from ttvcli.core.video.errors import UnreadableVideo
-from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.errors import ArtifactError, UsageError, counted
 from ttvcli.workflows.text_sources import prompts_of
 
 LATENTS_PER_SEGMENT = 12  # 48 pixel frames; the first latent of a clip stands for one frame more
@@ -101,7 +101,8 @@ class PixelClips:
         short = [r["id"] for r in self.records if r["frames"] < frames]
         if short:
             raise ArtifactError(
-                f"{len(short)} videos are shorter than clip_frames {frames}, such as {short[0]}",
+                f"{counted(len(short), 'video')} shorter than clip_frames {frames}, "
+                f"such as {short[0]}",
                 where=str(folder),
             )
 
@@ -195,7 +196,7 @@ class LatentClips:
         missing = [r["id"] for r in self.records if r["id"] not in texts]
         if missing:
             raise ArtifactError(
-                f"{len(missing)} clips have no text embedding, such as {missing[0]}",
+                f"{counted(len(missing), 'clip')} without a text embedding, such as {missing[0]}",
                 where=str(text),
                 fix=f"run `ttv embed-text {latents} --out {text}` again",
             )
@@ -204,8 +205,8 @@ class LatentClips:
         self.warnings: list[str] = []
         if old:
             self.warnings.append(
-                f"{len(old)} clips have other captions in {latents} than in {text}, such as "
-                f"{old[0]}; those of {text} are used (`ttv embed-text` brings it up to date)"
+                f"{counted(len(old), 'clip')} with other captions in {latents} than in {text}, "
+                f"such as {old[0]}: those of {text} are used (`ttv embed-text` updates it)"
             )
 
     def __len__(self) -> int:

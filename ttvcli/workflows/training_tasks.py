@@ -22,7 +22,7 @@ from ttvcli.core.device import DTYPES
 from ttvcli.core.models.vae.whitening import whiten
 from ttvcli.core.training import objectives
 from ttvcli.core.training.loop import Objective, Trainer, step_generator
-from ttvcli.errors import UsageError
+from ttvcli.errors import UsageError, counted
 from ttvcli.workflows import components
 from ttvcli.workflows.step import Progress
 from ttvcli.workflows.training_data import (
@@ -134,7 +134,7 @@ def _network(config: "TrainConfig", progress: Progress) -> nn.Module:
         for name in wanted:
             own[name].copy_(weights[name])
     if fresh:
-        progress.note(f"new TTT layers: {len(fresh)} tensors start fresh")
+        progress.note(f"new TTT layers: {counted(len(fresh), 'fresh tensor')}")
     return network
 
 

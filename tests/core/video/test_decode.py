@@ -1,6 +1,7 @@
 """Reading videos of any kind: what comes out right, and how each broken file is refused."""
 
 import os
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -193,6 +194,33 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     (tmp_path / "circle.mp4").symlink_to("circle.mp4")
     for name in ("pipe", "folder", "dangling", "circle", "absent"):
         assert refusal(tmp_path / f"{name}.mp4") == "not_a_file", name
+
+
+def test_a_file_that_may_not_be_read_says_so() -> None:
+    # Not below tmp_path, which is closed to everybody else.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        files = [make_video(folder / file, frames=2) for file in ("a.mp4", "closed/b.mp4")]
+        closed = [files[0], folder / "closed"]
+        for path in closed:
+            path.chmod(0)
+        root = os.geteuid() == 0  # who may read everything
+        try:
+            if root:
+                os.seteuid(65534)
+            assert [refusal(path) for path in files] == ["permission"] * 2
+        finally:
+            if root:
+                os.seteuid(0)
+            for path in closed:
+                path.chmod(0o700)
+
+
+def test_a_decoder_has_one_thread(tmp_path: Path) -> None:
+    with open_video(make_video(tmp_path / "a.mp4", frames=2)) as video:
+        context = video._stream.codec_context
+        assert (context.thread_count, str(context.thread_type)) == (1, "ThreadType.NONE")
 
 
 def test_huge_frames_are_refused_before_they_are_decoded(

@@ -7,6 +7,7 @@ import pytest
 from numbered_video import write_numbered
 from video_files import cut_short
 
+from ttvcli.core.video.decode import TimedFrame
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.shots import Clock, NoDetector, Shot, Transition, find_shots, split_at
 
@@ -58,7 +59,7 @@ def test_one_pass_gives_times_and_length(tmp_path: Path) -> None:
     path = write_numbered(tmp_path / "a.mp4", [5], times=[0, 40, 120, 130, 300], fps=25)
     seen = 0
 
-    def count() -> None:
+    def count(frame: TimedFrame) -> None:
         nonlocal seen
         seen += 1
 

@@ -46,6 +46,10 @@ Short = Annotated[
 Margin = Annotated[
     float | None, typer.Option("--margin", help="Seconds left out on either side of a cut.")
 ]
+Bars = Annotated[
+    str | None,
+    typer.Option("--bars", metavar="crop|keep", help="Black bars around the picture."),
+]
 AllowUpscale = Annotated[
     bool | None,
     typer.Option("--allow-upscale", help="Take videos that are smaller than the size."),
@@ -71,6 +75,7 @@ def register(app: typer.Typer) -> None:
         join: Join = None,
         short: Short = None,
         margin: Margin = None,
+        bars: Bars = None,
         allow_upscale: AllowUpscale = None,
         crf: Crf = None,
         limit: Limit = None,
@@ -79,10 +84,10 @@ def register(app: typer.Typer) -> None:
         """Cut videos along their scenes into clips of one length, frame rate and size.
 
         A scene gives as many whole segments as fit; what is over is cut away evenly at both ends.
-        Every frame of a clip is of its scene. Scenes under 2 s are dropped. Videos are turned
-        upright, brought to square pixels, mapped from HDR to SDR, scaled and cropped. A video that
-        cannot be used is skipped with its reason in report.json, and the exit code is then 5. Run
-        the same command again to continue after a stop.
+        Every frame of a clip is of its scene. Scenes under 2 s are dropped. Black bars are cut off.
+        Videos are turned upright, brought to square pixels, mapped from HDR to SDR, scaled and
+        cropped. A video that cannot be used is skipped with its reason in report.json, and the exit
+        code is then 5. Run the same command again to continue after a stop.
 
         \b
         Examples:

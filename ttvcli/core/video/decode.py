@@ -21,6 +21,7 @@ from av.error import FFmpegError
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.picture import PictureReader
 from ttvcli.core.video.timeline import LONGEST_HOLD, repaired_times
+from ttvcli.errors import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -333,7 +334,7 @@ def _describe(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
     notes = list(reader.notes(first))
     others = sum(1 for s in container.streams.video) - 1
     if others:
-        notes.append(f"{others} more video streams ignored")
+        notes.append(f"{counted(others, 'more video stream')} ignored")
     return VideoInfo(
         container=container.format.name,
         codec=stream.codec_context.name,

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from ttvcli.core.video.crop import Cropper, Edges
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.tonemap import HLG, PQ, hdr_to_sdr
 
@@ -35,13 +36,20 @@ class PictureReader:
         sample_aspect: width of a stored pixel over its height.
         size: (width, height) wanted; the picture is scaled to cover it (area averaging down,
             bicubic up) and cut to it around the centre. None keeps the shown size.
+        edges: what is cut off every frame before that.
     """
 
-    def __init__(self, sample_aspect: Fraction, size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        sample_aspect: Fraction,
+        size: tuple[int, int] | None = None,
+        edges: Edges = Edges(),
+    ) -> None:
         if size is not None and min(size) < 1:
             raise ValueError(f"size must be positive, got {size[0]}x{size[1]}")
         self.sample_aspect = sample_aspect
         self.size = size
+        self._crop = Cropper(edges)
         self._scaler = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
@@ -50,6 +58,7 @@ class PictureReader:
 
     def view(self, frame: av.VideoFrame) -> np.ndarray:
         """Like a call, without the copy that makes the rows follow one another in memory."""
+        frame = self._crop(frame)
         turns = self.rotation(frame) // 90 % 4
         width, height = self._scaled_size(frame, turned=turns % 2 == 1)
         hdr = frame.color_trc in (PQ, HLG)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import av
 
-from ttvcli.core.video.decode import VideoInfo, open_video
+from ttvcli.core.video.decode import TimedFrame, VideoInfo, open_video
 
 MICRO = 1_000_000  # units of a second in a Clock
 
@@ -108,9 +108,9 @@ class FoundShots:
 
 
 def find_shots(
-    path: str | Path, detector: ShotDetector, advance: Callable[[], None] = lambda: None
+    path: str | Path, detector: ShotDetector, advance: Callable[[TimedFrame], None] | None = None
 ) -> FoundShots:
-    """Decode a whole file once and find its shots; `advance` is called for every frame.
+    """Decode a whole file once and find its shots; `advance` is called with every frame.
 
     Raises:
         UnreadableVideo: corrupt or truncated.
@@ -123,7 +123,8 @@ def find_shots(
             times.append(max(time, times[-1] + 1) if times else time)
             end = frame.time + frame.duration
             detector.push(frame.picture)
-            advance()
+            if advance is not None:
+                advance(frame)
         clock = Clock(times, max(round(end * MICRO), times[-1] + 1))
         return FoundShots(video.info, clock, split_at(len(times), detector.finish()))
 
