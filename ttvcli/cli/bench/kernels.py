@@ -62,8 +62,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Time the TTT operations beside the public form and local attention.
 
-        Every side has to agree with the float64 reference first, output and all gradients, and every
-        block with itself in float64. Rows say seconds, TFLOP/s, GB/s, the share of what this
+        Every side has to agree with the float64 reference first, output and all gradients, and
+        every block with itself in float64. Rows say seconds, TFLOP/s, GB/s, the share of what this
         machine allows (measured), how many times as quick as the public operation, and the ratio to
         local attention. What cannot run here is listed with the reason.
 
