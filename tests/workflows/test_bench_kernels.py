@@ -17,6 +17,7 @@ from ttvcli.errors import Interrupted, UsageError, WorkFailed
 from ttvcli.workflows import bench_kernels
 from ttvcli.workflows.bench_kernels import BenchKernelsConfig, plan, run
 
+HALF_AND_WHOLE = (torch.bfloat16, torch.float32)
 SMALL: dict[str, Any] = {"heads": 2, "repeats": 1, "device": "cpu"}
 
 
@@ -131,9 +132,22 @@ def test_a_wrong_layer_is_not_timed(tiny: None, monkeypatch: pytest.MonkeyPatch)
         run(BenchKernelsConfig(**SMALL, rows="layer"))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("op", [None, *sides.LAYERS])
-def test_every_layer_passes_the_check(op: str | None, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("op", "dtype", "backend"),
+    [
+        *((op, dtype, "scan") for op in (None, *sides.LAYERS) for dtype in HALF_AND_WHOLE),
+        pytest.param("ttt_linear", torch.float16, "triton", marks=pytest.mark.slow),
+        pytest.param("ttt_mlp", torch.float16, "triton", marks=pytest.mark.slow),
+    ],
+)
+def test_every_layer_passes_the_check(
+    op: str | None, dtype: torch.dtype, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Triton (in its interpreter) and the scan, which is what the exact block takes."""
+    if backend == "triton":
+        pytest.importorskip("triton")
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TTV_TTT_BACKEND", backend)
     found = gate.block_distances(op, 16, dtype, torch.device("cpu"))
     inside = {"d W1", "d wq.weight", "d wo.bias"} if op else set()
     assert {"output", "d text", "d video", *inside} <= set(found)
