@@ -22,8 +22,12 @@ from ttv_kernels.dispatch import shared_kib
 from ttv_kernels.launch import Launch
 
 # Shared memory one block may use, in bytes, by compute capability:
-# A100; RTX 30 and 40 series; H100; RTX 50 series.
-SHARED_LIMITS = {each: 1024 * shared_kib((each // 10, each % 10)) for each in (80, 89, 90, 120)}
+# A100; RTX 30 and 40 series; H100; B200; RTX 50 series.
+SHARED_LIMITS = {
+    each: 1024 * shared_kib((each // 10, each % 10)) for each in (80, 89, 90, 100, 120)
+}
+# Registers that all threads of a block share, the same on all of them.
+REGISTERS = 65_536
 
 _TYPES = {
     torch.bfloat16: "bf16",
@@ -46,6 +50,7 @@ class Resources:
         shared: bytes of shared memory a block needs.
         registers: of each thread.
         spilled: bytes of local memory of each thread; registers that did not fit.
+        threads: of a block.
     """
 
     kernel: str
@@ -53,11 +58,13 @@ class Resources:
     shared: int
     registers: int
     spilled: int
+    threads: int
 
     @property
     def fits(self) -> bool:
-        """Whether a block may have that much shared memory on the card."""
-        return self.shared <= SHARED_LIMITS[self.capability]
+        """Whether a block may have that much shared memory and that many registers on the card."""
+        enough = self.threads * self.registers <= REGISTERS
+        return enough and self.shared <= SHARED_LIMITS[self.capability]
 
 
 def compile_for(capability: int, launch: Launch) -> Resources:
@@ -80,7 +87,8 @@ def compile_for(capability: int, launch: Launch) -> Resources:
         options={"num_warps": launch.num_warps, "num_stages": launch.num_stages},
     )
     registers, spilled = _usage(compiled.asm["cubin"])
-    return Resources(launch.name, capability, compiled.metadata.shared, registers, spilled)
+    shared, threads = compiled.metadata.shared, 32 * launch.num_warps
+    return Resources(launch.name, capability, shared, registers, spilled, threads)
 
 
 def _source(launch: Launch) -> ASTSource:

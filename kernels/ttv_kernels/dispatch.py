@@ -7,7 +7,9 @@
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from importlib import import_module
 from typing import Any
@@ -17,6 +19,7 @@ from torch import Tensor
 
 BACKENDS = ("auto", "scan", "reference", "triton")
 VARIABLE = "TTV_TTT_BACKEND"
+_PREFERRED: ContextVar[str | None] = ContextVar("preferred", default=None)
 
 # What the Triton kernels are written for.
 HEAD_WIDTHS = (32, 64, 128)
@@ -37,7 +40,7 @@ WIDEST_NEED = {
     (1, torch.float16, 32): 173,
     (1, torch.float16, 64): 173,
     (4, torch.bfloat16, 64): 106,
-    (4, torch.float16, 64): 120,
+    (4, torch.float16, 64): 124,
 }
 
 
@@ -48,11 +51,23 @@ def requested(backend: str = "auto") -> str:
         ValueError: there is no such backend; says where the name comes from.
     """
     origin = "backend"
+    if backend == "auto":
+        backend = _PREFERRED.get() or backend
     if backend == "auto" and os.environ.get(VARIABLE):
         backend, origin = os.environ[VARIABLE], VARIABLE
     if backend not in BACKENDS:
         raise ValueError(f"{origin} must be one of {', '.join(BACKENDS)}, got {backend!r}")
     return backend
+
+
+@contextmanager
+def preferring(backend: str) -> Iterator[None]:
+    """Within it "auto" is this backend, whatever the environment says: to compare others with."""
+    token = _PREFERRED.set(backend)
+    try:
+        yield
+    finally:
+        _PREFERRED.reset(token)
 
 
 def choose(backend: str, q: Tensor, mini_batch: int, inner: int) -> str:

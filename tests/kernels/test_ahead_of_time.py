@@ -14,6 +14,7 @@ from helpers import compile_elsewhere
 
 pytest.importorskip("triton")
 from ttv_kernels import dispatch
+from ttv_kernels.ahead_of_time import Resources
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="triton is for Linux only")
 
@@ -46,6 +47,7 @@ QUICK = (
 )
 THOROUGH = (
     Case("linear", 64, 64, "bfloat16", EVERY, (144, 352)),
+    Case("linear", 64, 32, "bfloat16", EVERY, (0, 448)),
     Case("linear", 32, 16, "bfloat16", EVERY, (0, 16)),
     Case("linear", 128, 16, "bfloat16", EVERY, (32, 384)),
     Case("linear", 128, 64, "bfloat16", (80, 90), (416, 576)),
@@ -55,11 +57,20 @@ THOROUGH = (
     Case("mlp", 64, 64, "bfloat16", EVERY, (112, 0, 0, 128)),
     Case("mlp", 32, 64, "bfloat16", (89, 120), (0, 0, 0, 0)),
     Case("mlp", 128, 16, "bfloat16", (89, 120), (0, 0, 0, 96)),
-    Case("mlp", 128, 32, "bfloat16", (89, 120), (144, 112, 0, 64)),
+    Case("mlp", 128, 32, "bfloat16", EVERY, (48, 16, 0, 40)),
+    Case("mlp", 128, 64, "bfloat16", (80, 90), (184, 64, 0, 88)),
     Case("mlp", 128, 16, "float16", (89,), (72, 16, 0, 112)),
-    Case("mlp", 128, 32, "float16", (89,), (240, 48, 0, 456)),
+    Case("mlp", 128, 32, "float16", (80, 89), (16, 16, 24, 96)),
+    Case("mlp", 128, 64, "float16", (80, 90), (104, 16, 16, 592)),
     Case("mlp", 64, 64, "float16", (89,), (208, 48, 0, 176)),
     Case("mlp", 64, 64, "float32", (89,), (16, 32, 16, 48)),
+    # cards for data centres, whose products have operands in a memory of their own
+    Case("linear", 64, 16, "bfloat16", (100,), (0, 512)),
+    Case("linear", 64, 64, "bfloat16", (100,), (0, 464)),
+    Case("mlp", 64, 16, "bfloat16", (100,), (0, 0, 0, 0)),
+    Case("mlp", 64, 32, "bfloat16", (100,), (0, 0, 0, 0)),
+    Case("mlp", 64, 64, "bfloat16", (100,), (0, 0, 0, 0)),
+    Case("mlp", 128, 64, "bfloat16", (100,), (0, 0, 0, 0)),
 )
 
 
@@ -72,7 +83,26 @@ def test_kernels_fit_the_cards_and_hardly_spill(case: Case) -> None:
     for kernels in compile_elsewhere(launches, [(card, sizes) for card in case.cards]):
         for kernel, limit in zip(kernels, case.spills, strict=True):
             assert kernel["fits"], kernel
+            assert 32 <= kernel["registers"] <= 255, kernel
             assert kernel["spilled"] <= limit, kernel
+
+
+def test_what_does_not_fit_in_registers_is_seen() -> None:
+    """Otherwise a gate would hold whatever a kernel spills."""
+    ((kernel,),) = compile_elsewhere("spilling:launches", [(89, {"head_width": 64})])
+    assert kernel["spilled"] > 64
+
+
+@pytest.mark.parametrize(
+    ("capability", "kib"), [(80, 163), (89, 99), (90, 227), (100, 227), (120, 99)]
+)
+def test_a_block_fits_up_to_the_limits_of_the_card(capability: int, kib: int) -> None:
+    def fits(shared: int, registers: int, threads: int) -> bool:
+        return Resources("kernel", capability, shared, registers, 0, threads).fits
+
+    assert fits(kib * 1024, 255, 256)
+    assert not fits(kib * 1024 + 1, 255, 256)
+    assert not fits(1024, 255, 288)
 
 
 @pytest.mark.slow

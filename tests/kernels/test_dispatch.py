@@ -120,6 +120,14 @@ def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert dispatch.requested() == "reference"
 
 
+def test_a_preference_wins_over_the_environment_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dispatch.VARIABLE, "triton")
+    with dispatch.preferring("scan"):
+        assert dispatch.requested() == "scan"
+        assert dispatch.requested("reference") == "reference"
+    assert dispatch.requested() == "triton"
+
+
 def test_auto_is_the_scan_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # allows Triton on a CPU, but is no reason for it
     monkeypatch.setattr(dispatch, "triton_imports", lambda: True)

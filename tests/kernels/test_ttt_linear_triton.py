@@ -20,6 +20,7 @@ CASES = {
     "less-than-one-mini-batch": (1, 1, 7, 64, 16, 16),
     "one-token": (1, 1, 1, 16, 16, 16),
     "tiles-inside-a-mini-batch": (1, 1, 150, 64, 64, 2),
+    "tiles-of-a-mini-batch-of-32": (1, 2, 70, 64, 32, 2),
     "wide-head": (1, 1, 20, 128, 16, 16),
 }
 REVERSED = ("partial-last-mini-batch-and-group", "odd-everything", "tiles-inside-a-mini-batch")

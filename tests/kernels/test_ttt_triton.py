@@ -1,5 +1,8 @@
 """What the Triton kernels of both TTT operations have to hold, whatever the sizes."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
@@ -17,6 +20,8 @@ from ttt_triton import (
     loss,
     results,
 )
+from ttv_kernels.ttt_linear import ttt_linear
+from ttv_kernels.ttt_mlp import ttt_mlp
 
 both = pytest.mark.parametrize("op", [LINEAR, MLP], ids=["linear", "mlp"])
 
@@ -61,6 +66,34 @@ def test_small_step_sizes_are_not_lost_in_fp16(op: Operation) -> None:
     exact = [x.double() for x in inputs]
     _, expected = op.reference(*exact[:6], tuple(exact[6:]), 16)
     assert error(final[0], expected[0]) < 2e-3
+
+
+@both
+def test_layer_norms_are_in_fp32_whatever_the_tokens_are_in(op: Operation) -> None:
+    """Where no operand is rounded, what fp32 sums make of fp16 tokens is as good as of fp32 ones.
+
+    Half precision would be 5e-4 off. Weights are numbers of fp16, and gelu of 8 and more is exact.
+    """
+    inputs = [x.detach() for x in arguments(op, 1, 1, 16, 32, dtype=torch.float16)]
+    inputs[6:] = [x.half().float() for x in inputs[6:]]
+    if op is MLP:
+        inputs[6] *= 0
+        inputs[7] = torch.arange(8.0, 8.0 + 64, device=DEVICE).view(1, 1, 64)
+    exact = [x.double() for x in inputs]
+    _, final = op.triton(*inputs, mini_batch=16)
+    _, expected = op.reference(*exact[:6], tuple(exact[6:]), 16)
+    assert error(final[-1] - inputs[-1], expected[-1] - exact[-1]) < 2e-5
+
+    inputs[3], exact[3] = 0 * inputs[3], 0 * exact[3]
+    ramp = torch.linspace(-1, 1, 16 * 32, device=DEVICE).half().view(1, 1, 16, 32)
+    found = []
+    for run, given, state in ((op.triton, inputs, inputs[6:]), (op.reference, exact, None)):
+        weight = given[4].requires_grad_()
+        rest = (*state,) if state else (tuple(given[6:]), 16)
+        counts = {"mini_batch": 16} if state else {}
+        output, _ = run(*given[:6], *rest, **counts)
+        found += torch.autograd.grad(output, weight, ramp.to(output.dtype))
+    assert error(*found) < 2e-5
 
 
 @both
@@ -157,6 +190,18 @@ def test_any_strides_in_and_the_strides_of_q_out(op: Operation) -> None:
     output, _ = op.triton(*mixed, *inputs[4:], mini_batch=16)
     assert torch.equal(output, expected)
     assert all(torch.equal(a, b) for a, b in zip((*mixed, *inputs), before, strict=True))
+
+
+@both
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("backend", ["scan", "reference", "triton"])
+def test_every_backend_of_the_public_function_gives_every_gradient(
+    op: Operation, backend: str, reverse: bool
+) -> None:
+    public = replace(op, triton=partial(ttt_linear if op is LINEAR else ttt_mlp, backend=backend))
+    inputs = arguments(op, 2, 1, 21, 32, 128)
+    got = results(public, inputs, mini_batch=16, reverse=reverse)
+    assert_close(op, got, expected_results(op, inputs, 16, reverse), 1e-5)
 
 
 @both

@@ -12,10 +12,12 @@ from helpers import run_ttv
 from ttvcli.core.kernel_bench import gate, roofline, shapes, sides
 from ttvcli.core.kernel_bench.roofline import Roofline, ada_estimate
 from ttvcli.core.kernel_bench.shapes import Cost, Shape
+from ttvcli.core.models.ttt.layer import TTTLayer
 from ttvcli.errors import Interrupted, UsageError, WorkFailed
 from ttvcli.workflows import bench_kernels
 from ttvcli.workflows.bench_kernels import BenchKernelsConfig, plan, run
 
+HALF_AND_WHOLE = (torch.bfloat16, torch.float32)
 SMALL: dict[str, Any] = {"heads": 2, "repeats": 1, "device": "cpu"}
 
 
@@ -68,7 +70,7 @@ def test_every_row_is_measured_or_says_why_not(tiny: None, tmp_path: Path) -> No
         assert row["tflops"] * row["seconds"] * 1e12 == pytest.approx(row["flop"])
         assert row["gb_s"] * row["seconds"] * 1e9 == pytest.approx(row["bytes"])
         assert row["bound_share"] == pytest.approx(row["bound_seconds"] / row["seconds"])
-        assert ("relative_error" in row) == (row["row"] in sides.OPS)
+        assert ("relative_error" in row) == (row["row"] != "local-attention")
         assert ("times_public" in row) == (row["side"] == "scan")
         peer = row["side"] in ("sdpa", "none")
         assert ("local_attention_ratio" in row) != peer
@@ -116,6 +118,41 @@ def test_a_wrong_operation_is_not_timed(
     with pytest.raises(WorkFailed, match=f"ttt_linear scan: .*{named}.* away from the reference"):
         run(BenchKernelsConfig(**SMALL, out=out))
     assert not out.exists()
+
+
+def test_a_wrong_layer_is_not_timed(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = TTTLayer.learning_rate
+
+    def wrong(layer: TTTLayer, x: torch.Tensor) -> torch.Tensor:
+        return original(layer, x) * (1.1 if x.dtype == torch.float32 else 1.0)
+
+    monkeypatch.setattr(TTTLayer, "learning_rate", wrong)
+    monkeypatch.setattr(bench_kernels, "measure", lambda *_: pytest.fail("timed"))
+    with pytest.raises(WorkFailed, match=r"layer ttt_linear: .* away from the reference"):
+        run(BenchKernelsConfig(**SMALL, rows="layer"))
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "backend"),
+    [
+        *((op, dtype, "scan") for op in (None, *sides.LAYERS) for dtype in HALF_AND_WHOLE),
+        pytest.param("ttt_linear", torch.float16, "triton", marks=pytest.mark.slow),
+        pytest.param("ttt_mlp", torch.float16, "triton", marks=pytest.mark.slow),
+    ],
+)
+def test_every_layer_passes_the_check(
+    op: str | None, dtype: torch.dtype, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Triton (in its interpreter) and the scan, which is what the exact block takes."""
+    if backend == "triton":
+        pytest.importorskip("triton")
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TTV_TTT_BACKEND", backend)
+    found = gate.block_distances(op, 16, dtype, torch.device("cpu"))
+    inside = {"d W1", "d wq.weight", "d wo.bias"} if op else set()
+    assert {"output", "d text", "d video", *inside} <= set(found)
+    assert ("d lr_weight" in found) == (op in sides.OPS)
+    assert 0 < max(found.values()) < gate.TOLERANCE[dtype]
 
 
 def test_a_result_that_is_not_a_number_is_not_timed(

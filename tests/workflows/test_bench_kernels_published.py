@@ -187,3 +187,23 @@ def test_the_script_prints_rows_of_files(
     printed = capsys.readouterr().out
     assert "| ttt_mlp, 2 heads, 64 tokens, mini-batch 16 | no gradient | – | 1.50 |" in printed
     assert "128 tokens" in printed
+
+    video = {"row": "ttt_mlp", "side": "triton", "pass": "forward", "tokens": 18048, "heads": 48}
+    video |= {"video_seconds": 3, "seconds": 0.0123456, "tflops": 3.14159, "gb_s": 271.8}
+    video |= {"bound_share": 0.25, "local_attention_ratio": 1.414, "peak_bytes": 2**29}
+    missing = {**video, "side": "compiled", "not_run": "needs a CUDA device"}
+    for name in ("seconds", "tflops", "gb_s", "bound_share", "local_attention_ratio", "peak_bytes"):
+        del missing[name]
+    files[1].write_text("".join(json.dumps(each) + "\n" for each in (video, missing)))
+    script.main([str(file) for file in files])
+    printed = capsys.readouterr().out
+    assert "| ttt_mlp, 2 heads, 64 tokens, mini-batch 16 | no gradient | – | 1.50 |" in printed
+    measured = "3 s, 48 heads | 0.01235 | 0.50 | 3.14 | 272 | 25% | – | – | 1.41 | – | – |"
+    assert f"| ttt_mlp, triton | forward | {measured}" in printed
+    reason = "3 s, 48 heads | needs a CUDA device | – | – |"
+    assert f"| ttt_mlp, compiled | forward | {reason}" in printed
+    assert {line.count("|") for line in printed.splitlines()} == {0, 8, 14}
+
+    files[1].write_text('{"bench": "data"}\n')
+    with pytest.raises(SystemExit, match=r"b\.jsonl: no row of `ttv bench kernels`: {'bench'"):
+        script.main([str(file) for file in files])

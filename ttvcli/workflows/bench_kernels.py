@@ -19,7 +19,7 @@ from ttvcli.core.kernel_bench.sides import OPS, SIDES
 from ttvcli.errors import UsageError, nearest
 from ttvcli.workflows.bench_clock import listed, machine
 from ttvcli.workflows.bench_file import BenchResult, RowFile
-from ttvcli.workflows.bench_kernels_check import checked
+from ttvcli.workflows.bench_kernels_check import checked, checked_blocks
 from ttvcli.workflows.bench_kernels_published import (
     check_published,
     measure_published,
@@ -222,6 +222,8 @@ def _measured(
         yield from measure_published(sizes, settings, config.threads, progress.advance)
         return
     sound = checked([name for name in names if name in OPS], config.mini_batch, settings)
+    if "layer" in names:
+        checked_blocks(sound, config.mini_batch, settings)
     rates = roofline.measure(settings.device, settings.dtype)
     passes = [which for which in PASSES if which in listed(config.passes)]
     steps = [

@@ -34,6 +34,27 @@ def checked(ops: list[str], mini_batch: int, settings: Settings) -> Checked:
     return done
 
 
+def checked_blocks(done: Checked, mini_batch: int, settings: Settings) -> None:
+    """Compare every block that `layer` rows time with itself in float64; adds what was found.
+
+    One that this device cannot run is left to its row, which says why.
+
+    Raises:
+        WorkFailed: a block is not what it is in float64.
+    """
+    allowed = gate.TOLERANCE[settings.dtype]
+    where = f"{settings.device}, {settings.dtype}, mini-batch {mini_batch}"
+    for op in (None, *sides.LAYERS):
+        try:
+            found = gate.block_distances(op, mini_batch, settings.dtype, settings.device)
+        except Exception as failure:
+            if sides.refusal(failure) is None:
+                raise
+            continue
+        side = op or "none"
+        done.errors["layer", side] = accept(f"layer {side}", found, allowed, where)
+
+
 def checked_layers(ops: list[str], mini_batch: int) -> None:
     """Compare our layer, and it with the public operation, with itself in float64.
 

@@ -1,8 +1,19 @@
-"""Rows of `ttv bench kernels` to read: a line for each, and the table for a page."""
+"""Rows of `ttv bench kernels` to read: a line for each, and the tables for a page."""
 
 from typing import Any
 
 GIB = 2**30
+ROW_KEYS = {"video_seconds", "op"}  # of each row one of these
+VIDEO_CELLS = {
+    "tflops": "{:.3g}",
+    "gb_s": "{:.3g}",
+    "bound_share": "{:.0%}",
+    "times_public": "{:.2f}x",
+    "times_compiled": "{:.2f}x",
+    "local_attention_ratio": "{:.2f}",
+    "training_ratio": "{:.2f}",
+    "estimate_rtx_4090_seconds": "{:.4g}",
+}
 PASS_NAMES = {"forward": "no gradient", "training forward": "forward", "backward": "backward"}
 
 
@@ -46,7 +57,22 @@ def readable(row: dict[str, Any]) -> str:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Rows at published sizes as a table: both sides in one line, CPU seconds and memory."""
+    """Rows as tables: first those at published sizes, then those of video lengths.
+
+    Raises:
+        ValueError: a row is none of `ttv bench kernels`.
+    """
+    for row in rows:
+        if not ({"row", "side", "pass", "tokens", "heads"} < set(row) and ROW_KEYS & set(row)):
+            raise ValueError(f"no row of `ttv bench kernels`: {str(row)[:60]}")
+    video = [row for row in rows if "video_seconds" in row]
+    published = [row for row in rows if "video_seconds" not in row]
+    tables = [_published(published)] if published else []
+    return "\n".join([*tables, *([_video(video)] if video else [])])
+
+
+def _published(rows: list[dict[str, Any]]) -> str:
+    """Both sides in one line, CPU seconds and memory."""
     sides = {(subject(row), row["pass"], row["side"]): row for row in rows if "seconds" in row}
     lines = [
         "| what | pass | public, CPU s | scan, CPU s | quicker | public, GiB | scan, GiB |",
@@ -57,6 +83,22 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         ratio = f"{ours['times_public']:.1f}x" if "times_public" in ours else "–"
         cells = [what, PASS_NAMES[which], _seconds(public), _seconds(ours), ratio]
         lines.append(f"| {' | '.join([*cells, _memory(public), _memory(ours)])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _video(rows: list[dict[str, Any]]) -> str:
+    """A line for each row; of one that was not measured, the reason in place of its seconds."""
+    lines = [
+        "| what | pass | video | s | GiB | TFLOP/s | GB/s | of the bound | of public "
+        "| of compiled | of local attention | with forward | RTX 4090, estimated s |",
+        "|---" * 13 + "|",
+    ]
+    for row in rows:
+        sizes = f"{row['video_seconds']} s, {row['heads']} heads"
+        taken = f"{row['seconds']:.4g}" if "seconds" in row else row["not_run"]
+        cells = [f"{row['row']}, {row['side']}", row["pass"], sizes, taken, _memory(row)]
+        cells += [form.format(row[key]) if key in row else "–" for key, form in VIDEO_CELLS.items()]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

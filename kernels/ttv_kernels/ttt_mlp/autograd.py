@@ -35,6 +35,7 @@ CHECKPOINT_GROUP = 16
 LARGEST_MINI_BATCH = 64
 SLICES = (64, 32, 16)  # hidden columns of one slice
 BLOCK_ROWS = 16  # tokens at a time where nothing is a matrix product
+WIDE_HEAD = 64  # wider ones share a tile of more than 16 tokens among 8 warps
 
 State = tuple[Tensor, Tensor]
 InnerState = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -360,9 +361,11 @@ def _launch(kernel: Any, inputs: Inputs, arguments: dict[str, Any]) -> Launch:
     """One program for each sequence of each head; drops what the kernel does not take.
 
     Products of fp32 have no tensor cores and hold whole rows in registers: with slices of 16 and
-    twice the warps a thread spills at most 32 bytes in place of 2 to 9 KB.
+    twice the warps a thread spills at most 32 bytes in place of 2 to 9 KB. Tiles of wide heads are
+    as large: twice the warps spill a third and less of what 4 do.
     """
     q = inputs[0]
     own = {name: arguments[name] for name in kernel.arg_names}
-    num_warps = 8 if q.dtype == torch.float32 else 4
+    wide = own["BLOCK_K"] > WIDE_HEAD and own["BLOCK_S"] > BLOCK_ROWS
+    num_warps = 8 if wide or q.dtype == torch.float32 else 4
     return Launch(kernel, (q.shape[0] * q.shape[1],), own, num_warps=num_warps, num_stages=1)

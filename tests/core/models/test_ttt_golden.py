@@ -319,6 +319,26 @@ def test_last_row_transformer_reads_the_published_compat_mode():
     assert weighted == pytest.approx(62.532, abs=0.05)
 
 
+@pytest.mark.parametrize("mode", ["per-token", "last-row"])
+def test_the_pass_from_the_end_has_the_rates_of_flipped_tokens(mode: str):
+    """The public block flips tokens and builds rates of what it then has; ours flips nothing."""
+    segments = segments_of(3)
+    model = transformer("linear", layers=1, lr_mode=mode)
+    block = model.transformer_blocks[0]
+    fill(block, "transformer_blocks.0.", "layers.0.")
+    positions = positions_of(model, segments)
+    assert (positions.eta_source is not None) == (mode == "last-row")
+    video = wave((1, segments.frames * 24, 128), 13).float()
+    text = wave((1, segments.text_total, 128), 17).float()
+    with torch.no_grad():
+        found = block.read(text, video, positions, from_end=True)
+        turned = segments.to_time_order(*segments.reverse(text, video))
+        read = block.ttt(turned, positions.sequence, positions.eta_source)
+        expected = segments.reverse(*segments.from_time_order(read))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_every_weight_of_the_public_model_has_its_place():
     names = to_public(transformer("mlp").state_dict())
     assert public_name("transformer_blocks.1.ttt.lr_bias") in names

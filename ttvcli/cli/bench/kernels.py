@@ -62,10 +62,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Time the TTT operations beside the public form and local attention.
 
-        Every side has to agree with the float64 reference first, output and all gradients. Rows say
-        seconds, TFLOP/s, GB/s, the share of what this machine allows (measured), how many times as
-        quick as the public operation, and the ratio to local attention. What cannot run here is
-        listed with the reason.
+        Every side has to agree with the float64 reference first, output and all gradients, and
+        every block with itself in float64. Rows say seconds, TFLOP/s, GB/s, the share of what this
+        machine allows (measured), how many times as quick as the public operation, and the ratio to
+        local attention. What cannot run here is listed with the reason.
 
         With --sizes published: the sizes at which the public operations were measured on a CPU, and
         the whole TTT layer, each side in a process of its own, with the memory it takes.

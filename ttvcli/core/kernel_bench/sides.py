@@ -20,9 +20,10 @@ from ttv_kernels.ttt_mlp.scan import mlp_step, scan_mlp
 
 from ttvcli.core.kernel_bench import shapes
 from ttvcli.core.kernel_bench.shapes import HEAD_WIDTH, INNER_EXPANSION, Shape
-from ttvcli.core.models.cogvideox.block import Block
+from ttvcli.core.models.cogvideox.block import Block, Positions
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
+from ttvcli.core.models.ttt.order import Segments
 
 OPS = ("ttt_linear", "ttt_mlp")
 LAYERS = (*OPS, "ttt_large_chunk")
@@ -169,32 +170,48 @@ def layer_work(
     op: str | None, shape: Shape, backward: bool, dtype: torch.dtype, device: torch.device
 ) -> Prepare:
     """A transformer block with the heads of the shape, with TTT or without."""
+    block, (text, video, emb), positions = block_of(
+        op, shape.segments, shapes.FRAME_GRID, shape.heads, shape.mini_batch, dtype, device
+    )
+    given = [text.requires_grad_(backward), video.requires_grad_(backward), *block.parameters()]
+    return _passes(lambda: torch.cat(block(text, video, emb, positions), dim=1), given, backward)
+
+
+def block_of(
+    op: str | None,
+    segments: Segments,
+    grid: tuple[int, int],
+    heads: int,
+    mini_batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Block, tuple[Tensor, Tensor, Tensor], Positions]:
+    """A block, its text, video and embedding of the timestep, and where each token stands."""
     config = CogVideoXConfig(
-        num_attention_heads=shape.heads,
+        num_attention_heads=heads,
         attention_head_dim=HEAD_WIDTH,
         num_layers=1,
         text_embed_dim=8,
         use_rotary_positional_embeddings=True,
         ssm=op or "none",
-        ttt_mini_batch=shape.mini_batch,
+        ttt_mini_batch=mini_batch,
         ttt_base_lr=BASE_LR.get(op or "", 0.1),
     )
     with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = CogVideoXTransformer(config).to(dtype)
         network.set_checkpointing(ttt_mini_batches=CHECKPOINT_GROUP)
-        segments = shape.segments
-        rows, columns = shapes.FRAME_GRID
+        rows, columns = grid
         latents = torch.zeros(1, segments.frames, 16, 2 * rows, 2 * columns)
         texts = torch.zeros(1, segments.count, segments.text_tokens, 8)
         positions = network.positions(latents, texts)
+        video_tokens = segments.frames * segments.frame_tokens
         text = torch.randn(1, segments.text_total, config.width, dtype=dtype)
-        video = torch.randn(1, shape.tokens - segments.text_total, config.width, dtype=dtype)
+        video = torch.randn(1, video_tokens, config.width, dtype=dtype)
         emb = torch.randn(1, config.time_embed_dim, dtype=dtype)
     block = network.transformer_blocks[0]
     assert isinstance(block, Block)
-    given = [text.requires_grad_(backward), video.requires_grad_(backward), *block.parameters()]
-    return _passes(lambda: torch.cat(block(text, video, emb, positions), dim=1), given, backward)
+    return block, (text, video, emb), positions
 
 
 def _passes(forward: Callable[[], Tensor], given: list[Tensor], backward: bool) -> Prepare:
