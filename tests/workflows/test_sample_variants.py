@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,36 @@ def test_old_configs_without_the_newer_keys_are_read(
     out = tmp_path / "o.mp4"
     ran = run_ttv("sample", PROMPT, "--model", model, "--steps", "1", "-o", out, "--device", "cpu")
     assert ran.code == 0, ran.stderr
+
+
+WITHOUT = """
+import sys
+
+class Absent:
+    names = ("google", "tiktoken", "tokenizers", "transformers", "diffusers")
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from ttvcli.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_download_is_sampled_where_nothing_reads_its_tokenizer_but_sentencepiece(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Protobuf and tiktoken are what other programs ask for; the folder holds spiece.model only."""
+    model, out = folders["5b"], tmp_path / "o.mp4"
+    assert [path.name for path in (model / "tokenizer").iterdir()] == ["spiece.model"]
+    command = ["sample", PROMPT, "--model", model, "-o", out, "--steps", "1", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *map(str, command)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert probe(out).width == SIZE[0]
 
 
 IMAGE = "first.png"
