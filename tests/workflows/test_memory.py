@@ -225,6 +225,14 @@ def test_what_does_not_fit_ends_with_4_and_the_option_that_helps(tmp_path: Path)
     assert plan_memory(request("tiny", **settings, vae_tiling=True)).fits
 
 
+def test_guidance_is_counted_as_a_second_row(model: Path) -> None:
+    with_guidance, without = (request(model, guidance=scale) for scale in (6.0, 1.0))
+    two, one = (plan_memory(asked).transformer.activations for asked in (with_guidance, without))
+    assert [memory_plan.clip_of(asked).rows for asked in (with_guidance, without)] == [2, 1]
+    assert two > one
+    assert memory_plan.clip_of(without, videos=3).rows == 3
+
+
 def test_weights_are_counted_in_the_dtype_they_will_have(model: Path) -> None:
     sizes = [
         plan_memory(request(model, dtype=dtype, offload="none")).transformer.weights
