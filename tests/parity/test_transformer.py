@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from variant_folders import TRANSFORMER, VARIANTS, randomise
 
 from ttvcli.core.models.cogvideox import CogVideoXConfig
@@ -97,6 +97,20 @@ def test_a_wrong_eps_is_seen_at_small_amplitude(variant: tuple[str, Any]):
     name, public = variant
     wrong = ours(public, norm_eps=1e-6)
     assert relative_error(name, public, wrong, "tiny_amp") > TOLERANCE
+
+
+def test_every_norm_has_the_eps_of_its_counterpart(variant: tuple[str, Any]):
+    """Behind the first block inputs are too large for a wrong one to show in the output."""
+
+    def epsilons(model: nn.Module) -> dict[str, float]:
+        norms = ((name, m) for name, m in model.named_modules() if isinstance(m, nn.LayerNorm))
+        return {name: norm.eps for name, norm in norms}
+
+    _, public = variant
+    expected = epsilons(public)
+    assert epsilons(ours(public)) == expected
+    assert set(expected.values()) == {1e-5, 1e-6}
+    assert set(epsilons(ours(public, norm_eps=1e-3)).values()) == {1e-3, 1e-6}
 
 
 def test_the_norms_of_queries_and_keys_have_an_eps_of_their_own(variant: tuple[str, Any]):

@@ -70,6 +70,36 @@ def check(folder: Path) -> None:
     components.check_model(folder)
 
 
+def test_a_network_has_no_memory_until_its_weights_are_found_to_fit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = stored(folder, "vae")
+    tensors.pop("decoder.conv_in.conv.bias")
+    replace_weights(folder, "vae", tensors)
+    places: list[set[str]] = []
+    original = components.build
+
+    def watched(*arguments: Any) -> torch.nn.Module:
+        network = original(*arguments)
+        places.append({tensor.device.type for tensor in network.state_dict().values()})
+        return network
+
+    monkeypatch.setattr(components, "build", watched)
+    with pytest.raises(ArtifactError, match=r"1 missing: decoder\.conv_in\.conv\.bias"):
+        components.load(folder, "vae")
+    assert places == [{"meta"}]
+
+
+def test_a_vae_whose_file_names_no_scaling_factor_has_that_of_diffusers(folder: Path) -> None:
+    path = model_folder.config_path(folder, "vae")
+    values = json.loads(path.read_text())
+    del values["scaling_factor"]
+    path.write_text(json.dumps(values))
+    network: Any = components.load(folder, "vae")
+    found = components.scaling_factor(model_folder.read_config(folder, "vae"))
+    assert found == network.config.scaling_factor == 1.15258426
+
+
 def test_weights_of_the_asked_dtype_stay_mapped_and_others_are_read_one_by_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,10 @@
 """Memory in `ttv sample`: limits, offloading, the plan, and random models to try them on."""
 
+import dataclasses
 import math
 import shutil
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,15 +13,18 @@ import numpy as np
 import pytest
 import torch
 from helpers import run_ttv
+from PIL import Image
 from tiny_model import TinyData
 
 from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.video import read_sidecar
 from ttvcli.core.device import DTYPES
+from ttvcli.core.memory.streaming import StreamedBlock
 from ttvcli.core.models.vae.tiles import Tiling
 from ttvcli.core.models.vae.tiling import tiled_decode
 from ttvcli.errors import UsageError, WouldNotFit
 from ttvcli.workflows import components, generate, memory_plan
+from ttvcli.workflows import offload as offloading
 from ttvcli.workflows.bench_model import BenchModelConfig, draw, plan, run
 from ttvcli.workflows.memory_plan import check_memory, limits_of, parse_bytes, plan_memory
 from ttvcli.workflows.sample import SampleConfig
@@ -100,6 +106,96 @@ def test_blocks_from_disk_make_the_same_video(model: Path, tmp_path: Path) -> No
     assert hashes[0] == hashes[1]
 
 
+@pytest.fixture(scope="module")
+def image_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same sizes for image-to-video, with `first.png` beside it; read-only."""
+    out = tmp_path_factory.mktemp("image") / "model"
+    shapes = {**SHAPES, "transformer": {**SHAPES["transformer"], "in_channels": 8}}
+    run(BenchModelConfig(out=out, shapes=shapes))
+    Image.new("RGB", (32, 32), "red").save(out.parent / "first.png")
+    return out
+
+
+@pytest.mark.parametrize("offload", ["none", "disk"])
+def test_no_network_is_loaded_before_the_one_that_ran_is_gone(
+    offload: str, image_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    loaded: list[weakref.ref[torch.nn.Module]] = []
+    original = components.without_data
+
+    def watched(folder: Path, component: str) -> Any:
+        assert not [ref for ref in loaded if ref() is not None], f"{order[-1]} is still there"
+        network, weights = original(folder, component)
+        loaded.append(weakref.ref(network))
+        order.append(component)
+        return network, weights
+
+    monkeypatch.setattr(components, "check_model", lambda folder: None)
+    monkeypatch.setattr(components, "without_data", watched)
+    words = ["--model", image_model, "--steps", "2", "--frames", "9", "--device", "cpu"]
+    words += ["--offload", offload, "--image", image_model.parent / "first.png"]
+    ran = run_ttv("sample", PROMPT, *words, "-o", tmp_path / "out.mp4")
+    assert ran.code == 0, ran.stderr
+    assert order == ["text_encoder", "vae", "transformer", "vae"]
+
+
+def test_frames_go_to_the_video_encoder_before_the_next_latents_are_decoded(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(model, dtype="fp32")
+    vae: Any = components.load(model, "vae")
+    decoded: list[int] = []
+    vae.decoder.register_forward_pre_hook(lambda _, given: decoded.append(given[0].shape[2]))
+    monkeypatch.setattr(generate, "load_vae", lambda request: vae)
+    taken: list[tuple[int, int]] = []
+
+    def take(path: Path, frames: Iterable[np.ndarray], fps: int, *, crf: int) -> None:
+        taken.extend((number, sum(decoded)) for number, _ in enumerate(frames, start=1))
+
+    monkeypatch.setattr(generate, "write_video", take)
+    latents = torch.randn(4, 13, 2, 2, generator=torch.Generator().manual_seed(0))
+    generate.decode_to_video(asked, latents, tmp_path / "o.mp4", SILENT, 4)
+    assert decoded == [3, 2, 2, 2, 2, 2]
+    # frames 1 to 9 are of the first three latents, and two more make eight
+    assert taken == [(n, 3 if n <= 9 else 3 + 2 * -(-(n - 9) // 8)) for n in range(1, 50)]
+
+
+@pytest.mark.parametrize(("resident", "place"), [(1, "disk"), (3, "disk"), (4, "none")])
+def test_as_many_blocks_stay_as_the_plan_says(
+    resident: int, place: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(model)
+    planned = plan_memory(asked)
+    stage = dataclasses.replace(planned.transformer, resident=resident, offload=place)
+    planned = dataclasses.replace(planned, transformer=stage)
+    monkeypatch.setattr(offloading, "check_memory", lambda *_: planned)
+    network: Any = offloading.load_denoiser(asked, torch.device("cpu")).network
+    streamed = [isinstance(block, StreamedBlock) for block in network.transformer_blocks]
+    assert streamed == [False] * resident + [True] * (4 - resident)
+
+
+def test_a_smaller_limit_keeps_fewer_blocks_resident(model: Path, tmp_path: Path) -> None:
+    large = {**SHAPES, "transformer": {**SHAPES["transformer"], "num_layers": 40}}
+    run(BenchModelConfig(out=tmp_path / "model", shapes=large))
+    whole = plan_memory(request(tmp_path / "model"))
+    assert whole.transformer.resident == 40
+    block = whole.transformer.weights // 40
+    kept = []
+    for less in (0, 5, 10, 20):
+        limit = whole.runtime + whole.transformer.peak - less * block
+        words = ("--model", tmp_path / "model", "--device", "cpu", "--vram-limit", str(limit))
+        ran = run_ttv("sample", PROMPT, *words, "-o", tmp_path / "o.mp4", "--dry-run", "--json")
+        assert ran.code == 0, ran.stderr
+        plan = ran.json["plan"]
+        assert plan["bytes"]["peak"] <= plan["bytes"]["may be used"] == limit
+        kept.append(plan["items"]["run transformer"].partition(";")[0])
+    assert kept[0] == "all weights resident"
+    counts = [int(text.partition(" of ")[0]) for text in kept[1:]]
+    assert 40 > counts[0] > counts[1] > counts[2] > 0
+    assert all(text.endswith("blocks resident, the others on disk") for text in kept[1:])
+
+
 def test_the_plan_lists_bytes_by_class_and_the_time(tiny_data: TinyData, tmp_path: Path) -> None:
     out = tmp_path / "o.mp4"
     words = ("--model", tiny_data.model, "--device", "cpu", "--vram-limit", "8GiB")
@@ -127,6 +223,14 @@ def test_what_does_not_fit_ends_with_4_and_the_option_that_helps(tmp_path: Path)
     with pytest.raises(WouldNotFit):
         check_memory(request("tiny", **settings))
     assert plan_memory(request("tiny", **settings, vae_tiling=True)).fits
+
+
+def test_guidance_is_counted_as_a_second_row(model: Path) -> None:
+    with_guidance, without = (request(model, guidance=scale) for scale in (6.0, 1.0))
+    two, one = (plan_memory(asked).transformer.activations for asked in (with_guidance, without))
+    assert [memory_plan.clip_of(asked).rows for asked in (with_guidance, without)] == [2, 1]
+    assert two > one
+    assert memory_plan.clip_of(without, videos=3).rows == 3
 
 
 def test_weights_are_counted_in_the_dtype_they_will_have(model: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,19 +151,54 @@ def test_what_a_clip_model_was_not_trained_for_is_warned_about(folders: dict[str
     assert len(request(folders["1.5"], frames=169).warnings) == 1
 
 
-def test_old_configs_without_the_newer_keys_are_read(
-    folders: dict[str, Path], tmp_path: Path
+NEWER = ("ofs_embed_dim", "patch_bias", "patch_size_t", "use_learned_positional_embeddings")
+
+
+@pytest.mark.parametrize(
+    ("variant", "lacks"), [("2b", (*NEWER, "use_rotary_positional_embeddings")), ("5b", NEWER)]
+)
+def test_old_configs_without_the_newer_keys_make_the_same_video(
+    variant: str, lacks: tuple[str, ...], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    model = shutil.copytree(folders["2b"], tmp_path / "model")
+    model = shutil.copytree(folders[variant], tmp_path / "model")
     path = config_path(model, "transformer")
     values = json.loads(path.read_text())
-    newer = ("ofs_embed_dim", "patch_bias", "patch_size_t", "use_learned_positional_embeddings")
-    for key in (*newer, "use_rotary_positional_embeddings"):
-        del values[key]
-    path.write_text(json.dumps(values))
-    out = tmp_path / "o.mp4"
-    ran = run_ttv("sample", PROMPT, "--model", model, "--steps", "1", "-o", out, "--device", "cpu")
-    assert ran.code == 0, ran.stderr
+    path.write_text(json.dumps({key: values[key] for key in values if key not in lacks}))
+    words = (PROMPT, "--steps", "1", "--device", "cpu")
+    for folder, name in ((folders[variant], "new.mp4"), (model, "old.mp4")):
+        ran = run_ttv("sample", *words, "--model", folder, "-o", tmp_path / name)
+        assert ran.code == 0, ran.stderr
+    assert (tmp_path / "old.mp4").read_bytes() == (tmp_path / "new.mp4").read_bytes()
+
+
+WITHOUT = """
+import sys
+
+class Absent:
+    names = ("google", "tiktoken", "tokenizers", "transformers", "diffusers")
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from ttvcli.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_download_is_sampled_where_nothing_reads_its_tokenizer_but_sentencepiece(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Protobuf and tiktoken are what other programs ask for; the folder holds spiece.model only."""
+    model, out = folders["5b"], tmp_path / "o.mp4"
+    assert [path.name for path in (model / "tokenizer").iterdir()] == ["spiece.model"]
+    command = ["sample", PROMPT, "--model", model, "-o", out, "--steps", "1", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *map(str, command)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert probe(out).width == SIZE[0]
 
 
 IMAGE = "first.png"

@@ -15,7 +15,7 @@ from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
 from ttvcli.core.models.text.t5 import T5Config, T5Encoder
 from ttvcli.core.models.text.tokenizer import SentencePieceTokenizer
 from ttvcli.core.models.vae.causal3d import CausalVAE
-from ttvcli.core.models.vae.config import VAEConfig
+from ttvcli.core.models.vae.config import UNNAMED_SCALING_FACTOR, VAEConfig
 from ttvcli.errors import ArtifactError, UsageError
 
 # component -> (config class, network class)
@@ -116,7 +116,7 @@ def _stored_as(component: str, name: str, dtype: torch.dtype) -> torch.dtype:
 
 def scaling_factor(vae: dict[str, Any]) -> float:
     """What latents are multiplied by, from a VAE's configuration."""
-    return float(vae.get("scaling_factor", VAEConfig.scaling_factor))
+    return float(vae.get("scaling_factor", UNNAMED_SCALING_FACTOR))
 
 
 def load_schedule(folder: Path) -> NoiseSchedule:

@@ -14,7 +14,6 @@ from ttvcli.artifacts.distributed_checkpoint import SavedTensors, is_distributed
 from ttvcli.artifacts.torch_file import read_torch, tensors_in
 from ttvcli.core.models.cogvideox import weights as public
 from ttvcli.core.models.cogvideox.layouts import PUBLIC_PREFIX, is_public, is_sat, is_sat_vae
-from ttvcli.core.models.cogvideox.published import default_clip
 from ttvcli.core.models.cogvideox.sat import SAT_NORM_EPS, from_sat
 from ttvcli.core.models.rewriting import Recipe, Rewritten, renamed
 from ttvcli.core.models.vae.sat import from_sat_vae
@@ -211,9 +210,8 @@ def _from_sat(path: Path, base: Model) -> Model:
             networks[component] = Network(values, Rewritten(tensors, recipes))
         except ValueError as error:
             raise ArtifactError(str(error), where=str(file)) from error
-    values = networks["transformer"].config if "transformer" in networks else {}
     # Its authors train with zeros for "no text".
-    about = {**base.about, "null_text": "zero", "fps": default_clip(values, base.about, 8)["fps"]}
+    about = {**base.about, "null_text": "zero"}
     identity = {
         "base": base.identity["source"],
         "checkpoint": model_folder.hash_of_files(sorted(files.values())),

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ttvcli.artifacts.tensor_file import Weights, write_sharded
-from ttvcli.core.memory.streaming import Ring, StreamedBlock, ToDevice, pack, place
+from ttvcli.core.memory import plan, streaming
+from ttvcli.core.memory.streaming import Ring, StreamedBlock, ToDevice, borrowed, pack, place
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
 from ttvcli.core.models.text.t5 import T5Config, T5Encoder
@@ -158,6 +159,29 @@ def test_the_ring_lends_the_right_block_also_after_a_pass_was_broken_off() -> No
             source.lent = None
     ring.close()
     assert threading.main_thread().name not in source.threads
+
+
+def test_the_next_block_is_read_while_one_computes_and_the_one_after_it_is_not() -> None:
+    network = transformer("none", torch.float32)
+    with torch.device("meta"):
+        copy = CogVideoXTransformer(network.config)
+    state = network.state_dict()
+    begun = {number: threading.Event() for number in range(5)}
+
+    def read(name: str, target: Tensor) -> None:
+        target.copy_(state[name])
+        if name.startswith("transformer_blocks."):
+            begun[int(name.split(".")[1])].set()
+
+    blocks = copy.transformer_blocks
+    where: dict[str, Any] = {"device": CPU, "resident": 0, "from_disk": True}
+    ring = place(copy, blocks, "transformer_blocks.", read, **where)
+    with borrowed(blocks[0]):
+        assert begun[1].wait(timeout=30)
+        assert not begun[2].wait(timeout=0.1)
+    assert ring is not None
+    ring.close()
+    assert plan.RING == streaming.RING  # what is counted, and what there is
 
 
 def test_a_single_pass_reads_each_block_once() -> None:

@@ -1,10 +1,16 @@
 """The forward pass in tiles equals the network's, whatever the tile and the shape of the video."""
 
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttvcli.core.memory.tiling import forward_in_tiles, head_groups, tiles
+from ttvcli.core.models.cogvideox import model as cogvideox_model
+from ttvcli.core.models.cogvideox.block import Block
 from ttvcli.core.models.cogvideox.config import CogVideoXConfig
 from ttvcli.core.models.cogvideox.model import CogVideoXTransformer
 
@@ -116,3 +122,106 @@ def test_groups_hold_every_head_and_no_more_than_fit(tokens: int, count: int) ->
     assert len(groups) == count
     if tokens < 10**9:
         assert max(g.stop - g.start for g in groups) * tokens <= 48 * max(8192, tokens // 48)
+
+
+def forward(network: CogVideoXTransformer, batch: tuple[Tensor, ...], tile: int) -> None:
+    """A pass in tiles of so many tokens; 0: whole."""
+    with torch.inference_mode():
+        forward_in_tiles(network, *batch, tile=tile) if tile else network(*batch)
+
+
+def watch(network: nn.Module, see: Callable[[str, Tensor], None]) -> None:
+    """Tell `see` the name of every module that is called and its first argument."""
+    for name, module in network.named_modules():
+        module.register_forward_pre_hook(
+            lambda _, inputs, name=name: see(name, inputs[0]) if inputs else None
+        )
+
+
+@pytest.mark.parametrize("tile", [0, 16, 50])
+@pytest.mark.parametrize("ssm", ["none", "ttt_mlp"])
+def test_shifts_scales_and_gates_are_computed_once_a_pass(ssm: str, tile: int) -> None:
+    """For both rows of guidance in one product; a block has two, the output norm one."""
+    network, calls = make(ssm=ssm, **FIVE_B), Counter[str]()
+
+    def see(name: str, x: Tensor) -> None:
+        if name.endswith(("norm1.linear", "norm2.linear", "norm_out.linear")):
+            calls[name] += 1
+            assert x.shape == (2, network.config.time_embed_dim)
+
+    watch(network, see)
+    forward(network, inputs(7, 3), tile)
+    assert len(calls) == 2 * network.config.num_layers + 1
+    assert set(calls.values()) == {1}
+
+
+@pytest.mark.parametrize("tile", [0, 16])
+def test_all_layers_share_one_table_of_positions(
+    tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = make(ssm="ttt_mlp", num_layers=4, **FIVE_B)
+    original, made, used = cogvideox_model.rotary_table, [], Counter[str]()
+
+    def table(*size: Any) -> Tensor:
+        made.append(original(*size))
+        return made[-1]
+
+    monkeypatch.setattr(cogvideox_model, "rotary_table", table)
+    if not tile:
+        for block in network.transformer_blocks:
+            block.register_forward_pre_hook(lambda _, given: used.update([str(id(given[3]))]))
+    forward(network, inputs(7, 3), tile)
+    assert len(made) == 1
+    assert list(used.values()) == ([] if tile else [4])
+    assert not list(network.buffers())  # none is stored with a layer either
+
+
+@pytest.mark.parametrize("ssm", ["none", "ttt_linear", "ttt_mlp"])
+def test_what_treats_tokens_singly_sees_a_tile_of_one_row_at_a_time(ssm: str) -> None:
+    """So the MLP's hidden array, four times as wide, is of a tile; guidance goes in two passes."""
+    network, tile = make(ssm=ssm, **FIVE_B), 32
+    latents, text, timestep = inputs(7, 3)
+    longest: Counter[str] = Counter()
+
+    def see(name: str, x: Tensor) -> None:
+        kind = name.rpartition(".")[2]
+        if kind in ("ff", "norm_final", "proj_out", "post_norm", "wo"):
+            assert len(x) == 1
+            longest[kind] = max(longest[kind], x.shape[1])
+        elif name == "patch_embed.proj":  # frames, whose patches are of 2 x 2
+            longest[kind] = max(longest[kind], len(x) * x[0, 0].numel() // 4)
+
+    watch(network, see)
+    forward(network, (latents, text, timestep), tile)
+    expected = {"ff", "norm_final", "proj_out", "proj"}
+    if ssm != "none":
+        expected |= {"post_norm", "wo"}
+    assert set(longest) >= expected
+    assert max(longest.values()) <= tile
+
+
+@pytest.mark.parametrize("ssm", ["ttt_linear", "ttt_mlp"])
+def test_the_inner_networks_read_tiles_of_some_heads_with_the_state_they_left(ssm: str) -> None:
+    network, tile = make(ssm=ssm, num_layers=1, **FIVE_B), 32
+    block = network.transformer_blocks[0]
+    assert isinstance(block, Block)
+    assert block.ttt is not None
+    mix, left = block.ttt.mix, {}
+    seen: list[tuple[int, int, bool]] = []
+
+    def watched(x: Tensor, rotary: Tensor, eta: Tensor, state: Any, heads: slice) -> Any:
+        known = left.get((heads.start, heads.stop))
+        carried = known is not None and all(a is b for a, b in zip(state, known, strict=True))
+        y, new = mix(x, rotary, eta, state, heads)
+        left[heads.start, heads.stop] = new
+        seen.append((x.shape[1], heads.stop - heads.start, carried))
+        return y, new
+
+    block.ttt.mix = watched  # type: ignore[method-assign]
+    forward(network, inputs(7, 3), tile)
+    tokens, heads, carried = zip(*seen, strict=True)
+    assert max(tokens) == tile
+    assert max(heads) < network.config.num_attention_heads
+    groups, passes = len(left), 2 * 2  # of two rows, in two directions
+    assert carried.count(False) == groups * passes
+    assert carried.count(True) == 3 * groups * passes  # 120 tokens are four tiles

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import REPOSITORY
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ttvcli.core.models.ttt.layer import KINDS, TTTLayer
 from ttvcli.core.models.ttt.rotary import table
@@ -139,6 +140,44 @@ def test_the_inner_norm_is_that_of_the_checkpoint(kind: str) -> None:
     y = layer(x, rotary)
     layer.norm_eps = 0.1
     assert not torch.allclose(layer(x, rotary), y, rtol=1e-3)
+
+
+class Shapes(TorchDispatchMode):
+    """Collects the last two sizes of every array that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for array in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(array, Tensor):
+                self.made.add(tuple(array.shape[-2:]))
+        return result
+
+
+@each_kind
+@pytest.mark.parametrize("is_last_row", [False, True], ids=["per-token", "last-row"])
+def test_learning_rates_are_one_a_token_and_never_a_matrix_of_a_mini_batch(
+    kind: str, is_last_row: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length, mini_batch = 48, 12  # a size that nothing else has
+    layer, (x, rotary) = make(kind), inputs(length)
+    layer.mini_batch = mini_batch
+    remember, rates = layer.remember, []
+
+    def spy(q: Tensor, k: Tensor, target: Tensor, eta: Tensor, *others: Any) -> Any:
+        rates.append(tuple(eta.shape))
+        return remember(q, k, target, eta, *others)
+
+    monkeypatch.setattr(layer, "remember", spy)
+    source = torch.arange(length - 1, -1, -1) if is_last_row else None
+    with torch.no_grad(), Shapes() as shapes:
+        layer(x, rotary, source)
+    assert rates == [(2, HEADS, length)]
+    assert (HEADS, length) in shapes.made
+    assert (mini_batch, mini_batch) not in shapes.made
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ttvcli.core.models.vae import causal3d
+from ttvcli.core.models.vae import causal3d, cpu
 from ttvcli.core.models.vae.causal3d import CausalVAE, chunk_lengths
 from ttvcli.core.models.vae.config import VAEConfig
 from ttvcli.core.models.vae.layers import CausalConv3d, ConvCache
@@ -85,8 +85,12 @@ def test_no_frame_depends_on_a_later_one(vae: CausalVAE) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("way", ["as a GPU runs it", "cpu"])
 @pytest.mark.parametrize("network", ["encoder", "decoder"])
-def test_caches_hold_the_frames_that_are_read_and_do_not_grow(vae: CausalVAE, network: str) -> None:
+def test_caches_hold_the_frames_that_are_read_and_do_not_grow(
+    vae: CausalVAE, network: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "suits", lambda x: way == "cpu")
     part = getattr(vae, network)
     reading = [m for m in part.modules() if isinstance(m, CausalConv3d) and m.past]
     cache: ConvCache = {}

@@ -205,16 +205,14 @@ def head(
     network: CogVideoXTransformer, latents: Tensor, video_BND: Tensor, emb_BE: Tensor, tile: int
 ) -> Tensor:
     """The last norms and the output projection, then patches to latents."""
-    rows = [
-        torch.cat(
-            [
-                network.proj_out(network.norm_out(network.norm_final(part), emb_BE[row, None]))
-                for part in video_BND[row, None].split(tile, dim=1)
-            ],
-            dim=1,
+    shift, scale = network.norm_out.modulation(emb_BE)
+    rows = []
+    for row, video_1ND in enumerate(video_BND.split(1)):
+        steered = (
+            network.norm_out.shifted(network.norm_final(part), shift[row], scale[row])
+            for part in video_1ND.split(tile, dim=1)
         )
-        for row in range(len(video_BND))
-    ]
+        rows.append(torch.cat([network.proj_out(part) for part in steered], dim=1))
     _, height, width = token_grid(network.config, latents)
     return unpatchify(torch.cat(rows), network.config, height, width)
 

@@ -37,8 +37,16 @@ class FinalNorm(nn.Module):
         )
 
     def forward(self, video_BND: Tensor, emb_BE: Tensor) -> Tensor:
+        return self.shifted(video_BND, *self.modulation(emb_BE))
+
+    def modulation(self, emb_BE: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift and scale, each `[B, 1, D]`."""
         shift, scale = self.linear(F.silu(emb_BE)).unsqueeze(1).chunk(2, dim=-1)
-        return self.norm(video_BND) * (1 + scale) + shift
+        return shift, scale
+
+    def shifted(self, video_BND: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
+        """All tokens, or some of them, normalised, scaled and shifted."""
+        return self.norm(video_BND) * (1 + scale_B1D) + shift_B1D
 
 
 class CogVideoXTransformer(nn.Module):

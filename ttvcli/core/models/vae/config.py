@@ -16,6 +16,9 @@ _IGNORED = {
     "sample_width",
 }
 
+# What diffusers takes where a file does not say: that of CogVideoX-2B, the first there was.
+UNNAMED_SCALING_FACTOR = 1.15258426
+
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
@@ -77,7 +80,7 @@ class VAEConfig:
             ValueError: a key is unknown, so that a setting is never dropped in silence.
         """
         known = {field.name for field in fields(cls)}
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, Any] = {"scaling_factor": UNNAMED_SCALING_FACTOR}
         for key, value in values.items():
             if key in known:
                 chosen[key] = tuple(value) if isinstance(value, list) else value
