@@ -1,10 +1,12 @@
 """Motion is measured in per cent of the height a second, whatever the size and the frame rate."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from filter_views import metrics_of, texture
 
-from ttvcli.core.filters.motion import FILTER, MotionLimits, MotionMeter, block_flow, pyramid
+from ttvcli.core.filters.motion import FILTER, MotionLimits, MotionMeter, block_flows, pyramid
 
 
 def pan(speed: float, fps: int, seconds: float = 1.6, height: int = 180) -> list[np.ndarray]:
@@ -63,13 +65,32 @@ def test_a_cut_is_no_motion() -> None:
 def test_the_flow_is_exact_to_a_hundredth_of_a_pixel() -> None:
     large = texture(180, 320, smooth=400)
     a, b = large[10:100, 10:170], large[8:98, 16:176]
-    flow = block_flow(pyramid(a), pyramid(b))
+    (flow,) = block_flows([pyramid(a), pyramid(b)])
     assert np.median(flow, axis=1) == pytest.approx([1.0, -3.0], abs=0.01)
 
 
 def test_too_small_pictures_have_no_flow() -> None:
     tiny = np.zeros((9, 9), np.uint8)
-    assert block_flow(pyramid(tiny), pyramid(tiny)).shape == (2, 0)
+    (flow,) = block_flows([pyramid(tiny), pyramid(tiny)])
+    assert flow.shape == (2, 0)
+
+
+def test_flows_of_several_pairs_are_those_of_each_pair_alone() -> None:
+    large = texture(180, 320, smooth=400)
+    plain = np.where(np.arange(160) < 80, 9, large[:90, :160]).astype(np.uint8)  # half of it empty
+    pictures = [pyramid(p) for p in (large[10:100, 10:170], large[8:98, 16:176], plain)]
+    together = block_flows(pictures)
+    alone = [flow for a, b in pairwise(pictures) for flow in block_flows([a, b])]
+    assert len(together) == len(alone) == 2
+    for one, other in zip(together, alone, strict=True):
+        assert one.size
+        assert np.array_equal(one, other)
+
+
+def test_a_picture_of_another_size_is_followed_all_the_same() -> None:
+    large = texture(180, 320, smooth=400)
+    pictures = [pyramid(large[:90, :160]), pyramid(large[:64, :160]), pyramid(large[:64, :160])]
+    assert [flow.shape[0] for flow in block_flows(pictures)] == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 from ttvcli.core.filters.filter import Clip, Filter, Meter, Metrics
 from ttvcli.core.filters.frame_view import FrameView, Views
 from ttvcli.core.video.decode import VideoInfo, open_video
+from ttvcli.core.video.timeline import TimedFrame
 
 THUMBNAILS = 4
 _THUMBNAIL_WIDTH = 128
@@ -50,21 +51,21 @@ def measure(
         views = Views(video.info.sample_aspect)
         album = _Album(video.info) if thumbnails else None
         gaps = _Gaps()
-        count, end = 0, Fraction(0)
+        count = 0
         for timed in video.frames():
-            view = views.view(count, timed.time, timed.picture)
+            view = views.view(count, timed.seconds, timed.picture)
             for meter in meters.values():
                 meter.see(view)
             if album is not None:
                 album.see(view)
-            gaps.see(timed.time)
-            count, end = count + 1, timed.time + timed.duration
+            gaps.see(timed)
+            count += 1
             if beat is not None:
                 beat(count)
         clip = Clip(
             info=video.info,
             frames=count,
-            duration=end,
+            duration=gaps.end,
             video_bytes=video.video_bytes,
             shortest=gaps.shortest,
             longest=gaps.longest,
@@ -84,18 +85,39 @@ def _metrics(entry: Filter, meter: Meter | None, clip: Clip) -> Metrics:
 
 
 class _Gaps:
-    """The shortest and the longest time between two frames."""
+    """The shortest and the longest time between two frames, and when the last one is over."""
 
     def __init__(self) -> None:
-        self.shortest = self.longest = Fraction(0)
-        self._before: Fraction | None = None
+        self._shortest = self._longest = 0  # ticks
+        self._before: TimedFrame[Any] | None = None
 
-    def see(self, time: Fraction) -> None:
-        if self._before is not None:
-            gap = time - self._before
-            self.shortest = min(self.shortest or gap, gap)
-            self.longest = max(self.longest, gap)
-        self._before = time
+    def see(self, frame: TimedFrame[Any]) -> None:
+        before, self._before = self._before, frame
+        if before is None:
+            return
+        finer = frame.rate // before.rate
+        gap = frame.start - finer * before.start
+        if finer != 1:
+            self._shortest, self._longest = finer * self._shortest, finer * self._longest
+        if gap > self._longest:
+            self._longest = gap
+        if gap < self._shortest or not self._shortest:
+            self._shortest = gap
+
+    @property
+    def shortest(self) -> Fraction:
+        return self._seconds(self._shortest)
+
+    @property
+    def longest(self) -> Fraction:
+        return self._seconds(self._longest)
+
+    @property
+    def end(self) -> Fraction:
+        return self._before.end if self._before is not None else Fraction(0)
+
+    def _seconds(self, ticks: int) -> Fraction:
+        return Fraction(ticks, self._before.rate) if self._before is not None else Fraction(0)
 
 
 class _Album:

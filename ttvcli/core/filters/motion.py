@@ -5,7 +5,9 @@ pictures, coarse to fine. Speeds are in per cent of the picture's height a secon
 the same for every size and frame rate.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -80,9 +82,8 @@ class MotionMeter:
 
     def _look(self) -> None:
         cameras = []
-        for first in range(len(self._times) - 1):
+        for first, flow in enumerate(block_flows(self._pictures)):
             seconds = self._times[first + 1] - self._times[first]
-            flow = block_flow(self._pictures[first], self._pictures[first + 1])
             flow *= 100 / (self._pictures[first][0].shape[0] * seconds)
             self._speeds.add(float(np.hypot(*flow).mean()) if flow.size else 0.0)
             cameras.append(np.median(flow, axis=1) if flow.size else np.zeros(2))
@@ -101,57 +102,75 @@ def pyramid(picture: np.ndarray) -> list[np.ndarray]:
     return levels[1:]
 
 
-def block_flow(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
-    """Return how far each textured block moves, in pixels of the largest level.
+def block_flows(pictures: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
+    """Return how far each textured block moves from a picture to the next, for all of them.
+
+    Pictures of one size go through the arithmetic together: at this size its calls cost more than
+    its numbers. The results are those of each pair alone.
 
     Args:
-        first, second: pyramids of two pictures of one size.
+        pictures: pyramids.
 
     Returns:
-        float32 `[2, blocks]`, down and right; no blocks where there is no texture to follow.
+        float32 `[2, blocks]` in pixels of the largest level, down and right, for each pair; no
+        blocks where there is no texture to follow.
     """
-    flow: np.ndarray | None = None
-    kept = np.zeros((0, 0), bool)
+    if len({picture[0].shape for picture in pictures}) == 1:
+        stacked = [np.stack(level) for level in zip(*pictures, strict=True)]
+        return _flows([level[:-1] for level in stacked], [level[1:] for level in stacked])
+    alone = [[level[None] for level in picture] for picture in pictures]
+    return [flow for a, b in pairwise(alone) for flow in _flows(a, b)]
+
+
+def _flows(first: list[np.ndarray], second: list[np.ndarray]) -> list[np.ndarray]:
+    """Flows of N pairs, from levels `[N, h, w]`."""
+    count = len(first[0])
+    flow: np.ndarray | None = None  # [2, N, rows, columns]
+    kept = np.zeros((count, 0, 0), bool)
     for a, b, steps in zip(reversed(first), reversed(second), _STEPS, strict=True):
-        rows, columns = a.shape[0] // _BLOCK, a.shape[1] // _BLOCK
+        rows, columns = a.shape[1] // _BLOCK, a.shape[2] // _BLOCK
         if rows < 1 or columns < 1:
             continue
         flow = (
-            np.zeros((2, rows, columns), np.float32)
+            np.zeros((2, count, rows, columns), np.float32)
             if flow is None
             else _finer(flow, rows, columns)
         )
         flow, kept = _follow(a, b, flow, steps)
-    return flow[:, kept] if flow is not None else np.zeros((2, 0), np.float32)
+    if flow is None:
+        return [np.zeros((2, 0), np.float32)] * count
+    return [flow[:, pair, kept[pair]] for pair in range(count)]
 
 
 def _follow(
     a: np.ndarray, b: np.ndarray, flow: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Steps of least squares from where the blocks are now; also which blocks have texture."""
-    high, wide = flow.shape[1] * _BLOCK, flow.shape[2] * _BLOCK
-    a = a[:high, :wide]
-    dy, dx = np.gradient(a)
+    high, wide = flow.shape[2] * _BLOCK, flow.shape[3] * _BLOCK
+    a = a[:, :high, :wide]
+    dy, dx = np.gradient(a, axis=(1, 2))
     yy, xx, xy = _sums(dy * dy), _sums(dx * dx), _sums(dx * dy)
     determinant = yy * xx - xy * xy
     weaker = (yy + xx) / 2 - np.sqrt(((yy - xx) / 2) ** 2 + xy * xy)
     kept = weaker > _TEXTURE * _BLOCK * _BLOCK
     safe = np.where(kept, determinant, 1.0)
     for _ in range(steps):
-        moved = _sample(b, flow.repeat(_BLOCK, axis=1).repeat(_BLOCK, axis=2), a)
+        moved = _sample(b, flow.repeat(_BLOCK, axis=2).repeat(_BLOCK, axis=3), a)
         dt = moved - a
         yt, xt = _sums(dy * dt), _sums(dx * dt)
         move = np.stack([xy * xt - xx * yt, xy * yt - yy * xt]) / safe
         flow = flow + np.clip(move, -_FARTHEST, _FARTHEST) * kept
-    if kept.any() and not kept.all():  # blocks without texture of their own go with the others
-        flow = np.where(kept, flow, np.median(flow[:, kept], axis=1)[:, None, None])
+    for pair, own in enumerate(kept):
+        if own.any() and not own.all():  # blocks without texture of their own go with the others
+            middle = np.median(flow[:, pair, own], axis=1)[:, None, None]
+            flow[:, pair] = np.where(own, flow[:, pair], middle)
     return flow.astype(np.float32), kept
 
 
-def _sample(picture: np.ndarray, flow: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """The picture at the places that `flow` `[2, h, w]` leads to; beyond its edge, `outside`."""
-    height, width = picture.shape
-    high, wide = flow.shape[1:]
+def _sample(pictures: np.ndarray, flow: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """N pictures at the places that `flow` `[2, N, h, w]` leads to; beyond edges, `outside`."""
+    count, height, width = pictures.shape
+    high, wide = flow.shape[2:]
     y = np.arange(high, dtype=np.float32)[:, None] + flow[0]
     x = np.arange(wide, dtype=np.float32)[None, :] + flow[1]
     inside = (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)
@@ -159,7 +178,8 @@ def _sample(picture: np.ndarray, flow: np.ndarray, outside: np.ndarray) -> np.nd
     top, left = y.astype(np.int32), x.astype(np.int32)
     down, right = y - top, x - left
     at = top * width + left
-    flat = picture.ravel()
+    at += np.arange(0, count * height * width, height * width, dtype=np.int32)[:, None, None]
+    flat = pictures.ravel()
     upper = flat.take(at)
     upper += (flat.take(at + 1) - upper) * right
     lower = flat.take(at + width)
@@ -168,16 +188,17 @@ def _sample(picture: np.ndarray, flow: np.ndarray, outside: np.ndarray) -> np.nd
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    """Sums over blocks: `[rows * 8, columns * 8]` to `[rows, columns]`."""
-    rows, columns = values.shape[0] // _BLOCK, values.shape[1] // _BLOCK
-    return values.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3))
+    """Sums over blocks: `[N, rows * 8, columns * 8]` to `[N, rows, columns]`."""
+    count, high, wide = values.shape
+    blocks = values.reshape(count, high // _BLOCK, _BLOCK, wide // _BLOCK, _BLOCK)
+    return blocks.sum(axis=(2, 4))
 
 
 def _finer(flow: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """The flow of a level on the blocks of the next, which is twice as large."""
-    below = np.minimum(np.arange(rows) // 2, flow.shape[1] - 1)
-    beside = np.minimum(np.arange(columns) // 2, flow.shape[2] - 1)
-    return 2 * flow[:, below][:, :, beside]
+    below = np.minimum(np.arange(rows) // 2, flow.shape[2] - 1)
+    beside = np.minimum(np.arange(columns) // 2, flow.shape[3] - 1)
+    return 2 * flow[:, :, below[:, None], beside]
 
 
 FILTER = Filter(

@@ -95,16 +95,15 @@ class ClipTask:
 
         Damage counts as "does not" while the duration is a forecast, else UnreadableVideo.
         """
-        cut, end = self._cut(duration), Fraction(0)
+        cut, last = self._cut(duration), None
         try:
             with open_video(self.path) as video:
                 yield Begin(video.info, cut)
 
                 def timed() -> "Iterator[tuple[Fraction, av.VideoFrame]]":
-                    nonlocal end
-                    for frame in video.frames():
-                        end = frame.time + frame.duration
-                        yield frame.time, frame.picture
+                    nonlocal last
+                    for last in video.frames():
+                        yield last.time, last.picture
 
                 frames = timed()
                 convert = PictureReader(video.info.sample_aspect, self.size).view
@@ -121,4 +120,5 @@ class ClipTask:
             if sure:
                 raise
             return False
+        end = last.end if last is not None else Fraction(0)
         return output_frames(end, self.fps) == output_frames(duration, self.fps)

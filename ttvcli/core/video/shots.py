@@ -121,7 +121,7 @@ def find_shots(
         for frame in video.frames():
             time = round(frame.time * MICRO)
             times.append(max(time, times[-1] + 1) if times else time)
-            end = frame.time + frame.duration
+            end = frame.end
             detector.push(frame.picture)
             advance()
         clock = Clock(times, max(round(end * MICRO), times[-1] + 1))
