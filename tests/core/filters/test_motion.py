@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from filter_views import metrics_of, texture
 
+from ttvcli.core.filters import motion
 from ttvcli.core.filters.motion import FILTER, MotionLimits, MotionMeter, block_flows, pyramid
 
 
@@ -65,13 +66,13 @@ def test_a_cut_is_no_motion() -> None:
 def test_the_flow_is_exact_to_a_hundredth_of_a_pixel() -> None:
     large = texture(180, 320, smooth=400)
     a, b = large[10:100, 10:170], large[8:98, 16:176]
-    (flow,) = block_flows([pyramid(a), pyramid(b)])
+    (flow,) = block_flows([(pyramid(a), pyramid(b))])
     assert np.median(flow, axis=1) == pytest.approx([1.0, -3.0], abs=0.01)
 
 
 def test_too_small_pictures_have_no_flow() -> None:
     tiny = np.zeros((9, 9), np.uint8)
-    (flow,) = block_flows([pyramid(tiny), pyramid(tiny)])
+    (flow,) = block_flows([(pyramid(tiny), pyramid(tiny))])
     assert flow.shape == (2, 0)
 
 
@@ -79,8 +80,9 @@ def test_flows_of_several_pairs_are_those_of_each_pair_alone() -> None:
     large = texture(180, 320, smooth=400)
     plain = np.where(np.arange(160) < 80, 9, large[:90, :160]).astype(np.uint8)  # half of it empty
     pictures = [pyramid(p) for p in (large[10:100, 10:170], large[8:98, 16:176], plain)]
-    together = block_flows(pictures)
-    alone = [flow for a, b in pairwise(pictures) for flow in block_flows([a, b])]
+    pairs = list(pairwise(pictures))
+    together = block_flows(pairs)
+    alone = [flow for pair in pairs for flow in block_flows([pair])]
     assert len(together) == len(alone) == 2
     for one, other in zip(together, alone, strict=True):
         assert one.size
@@ -90,7 +92,16 @@ def test_flows_of_several_pairs_are_those_of_each_pair_alone() -> None:
 def test_a_picture_of_another_size_is_followed_all_the_same() -> None:
     large = texture(180, 320, smooth=400)
     pictures = [pyramid(large[:90, :160]), pyramid(large[:64, :160]), pyramid(large[:64, :160])]
-    assert [flow.shape[0] for flow in block_flows(pictures)] == [2, 2]
+    assert [flow.shape[0] for flow in block_flows(list(pairwise(pictures)))] == [2, 2]
+
+
+def test_a_long_video_is_measured_as_its_looks_are_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = pan(speed=10.0, fps=8, seconds=12.0, height=96)
+    together = metrics_of(MotionMeter(), frames, fps=8)
+    monkeypatch.setattr(motion, "_TOGETHER", 1)
+    assert metrics_of(MotionMeter(), frames, fps=8) == together
 
 
 @pytest.mark.parametrize(

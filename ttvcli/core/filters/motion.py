@@ -21,6 +21,7 @@ _EVERY, _EVERY_LATER, _LATER = (
     2.0,
     8.0,
 )  # seconds from one look to the next, at first and later
+_TOGETHER = 8  # looks whose flows are computed together
 _LEVELS = 3
 _STEPS = (2, 2, 1)  # on each level, coarsest first
 _BLOCK = 8
@@ -40,13 +41,17 @@ class MotionLimits:
     )
 
 
+Pyramid = list[np.ndarray]  # float32 pictures, each half as large as the one before
+
+
 class MotionMeter:
     """Takes three frames 0.25 s apart now and then: two flows, and how they differ."""
 
     def __init__(self) -> None:
         self._next = 0.0
-        self._pictures: list[list[np.ndarray]] = []  # pyramids
+        self._pictures: list[Pyramid] = []
         self._times: list[float] = []
+        self._looks: list[tuple[list[Pyramid], list[float]]] = []  # that wait for their flows
         self._change = 0.0
         self._speeds = Spread()
         self._shakes = Spread()
@@ -65,7 +70,9 @@ class MotionMeter:
         if len(self._times) < 3:
             self._next = self._times[0] + _SPAN * len(self._times)
             return
-        self._look()
+        self._looks.append((self._pictures, self._times))
+        if len(self._looks) == _TOGETHER:
+            self._follow_looks()
         every = _EVERY if view.time < _LATER else _EVERY_LATER
         self._next = self._times[0] + every
         self._pictures, self._times = [], []
@@ -73,25 +80,29 @@ class MotionMeter:
     def finish(self, clip: Clip) -> Metrics:
         """Return the mean speed, the fastest of ten looks, and the shake of the camera."""
         if len(self._times) == 2:
-            self._look()
+            self._looks.append((self._pictures, self._times))
+        self._follow_looks()
         return {
             "speed": rounded(self._speeds.mean()),
             "fastest": rounded(self._speeds.quantile(0.9)),
             "shake": rounded(self._shakes.median()),
         }
 
-    def _look(self) -> None:
-        cameras = []
-        for first, flow in enumerate(block_flows(self._pictures)):
-            seconds = self._times[first + 1] - self._times[first]
-            flow *= 100 / (self._pictures[first][0].shape[0] * seconds)
-            self._speeds.add(float(np.hypot(*flow).mean()) if flow.size else 0.0)
-            cameras.append(np.median(flow, axis=1) if flow.size else np.zeros(2))
-        if len(cameras) == 2:
-            self._shakes.add(float(np.hypot(*(cameras[1] - cameras[0]))))
+    def _follow_looks(self) -> None:
+        looks, self._looks = self._looks, []
+        flows = iter(block_flows([pair for pictures, _ in looks for pair in pairwise(pictures)]))
+        for pictures, times in looks:
+            cameras = []
+            for (before, after), picture in zip(pairwise(times), pictures, strict=False):
+                flow = next(flows)
+                flow *= 100 / (picture[0].shape[0] * (after - before))
+                self._speeds.add(float(np.hypot(*flow).mean()) if flow.size else 0.0)
+                cameras.append(np.median(flow, axis=1) if flow.size else np.zeros(2))
+            if len(cameras) == 2:
+                self._shakes.add(float(np.hypot(*(cameras[1] - cameras[0]))))
 
 
-def pyramid(picture: np.ndarray) -> list[np.ndarray]:
+def pyramid(picture: np.ndarray) -> Pyramid:
     """Return float32 pictures, each half as large as the one before, the first half of `[h, w]`."""
     levels: list[np.ndarray] = [picture.astype(np.float32)]
     for _ in range(_LEVELS):
@@ -102,24 +113,25 @@ def pyramid(picture: np.ndarray) -> list[np.ndarray]:
     return levels[1:]
 
 
-def block_flows(pictures: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
-    """Return how far each textured block moves from a picture to the next, for all of them.
+def block_flows(pairs: Sequence[tuple[Pyramid, Pyramid]]) -> list[np.ndarray]:
+    """Return how far each textured block moves from one picture to the other, for each pair.
 
-    Pictures of one size go through the arithmetic together: at this size its calls cost more than
-    its numbers. The results are those of each pair alone.
-
-    Args:
-        pictures: pyramids.
+    Pairs of one size go through the arithmetic together: at this size its calls cost more than its
+    numbers. The results are those of each pair alone.
 
     Returns:
         float32 `[2, blocks]` in pixels of the largest level, down and right, for each pair; no
         blocks where there is no texture to follow.
     """
-    if len({picture[0].shape for picture in pictures}) == 1:
-        stacked = [np.stack(level) for level in zip(*pictures, strict=True)]
-        return _flows([level[:-1] for level in stacked], [level[1:] for level in stacked])
-    alone = [[level[None] for level in picture] for picture in pictures]
-    return [flow for a, b in pairwise(alone) for flow in _flows(a, b)]
+    if len({picture[0].shape for pair in pairs for picture in pair}) == 1:
+        firsts, seconds = zip(*pairs, strict=True)
+        return _flows(_stacked(firsts), _stacked(seconds))
+    return [flow for a, b in pairs for flow in _flows(_stacked([a]), _stacked([b]))]
+
+
+def _stacked(pictures: Sequence[Pyramid]) -> list[np.ndarray]:
+    """Levels `[N, h, w]` of N pyramids."""
+    return [np.stack(level) for level in zip(*pictures, strict=True)]
 
 
 def _flows(first: list[np.ndarray], second: list[np.ndarray]) -> list[np.ndarray]:
@@ -148,16 +160,17 @@ def _follow(
     """Steps of least squares from where the blocks are now; also which blocks have texture."""
     high, wide = flow.shape[2] * _BLOCK, flow.shape[3] * _BLOCK
     a = a[:, :high, :wide]
-    dy, dx = np.gradient(a, axis=(1, 2))
-    yy, xx, xy = _sums(dy * dy), _sums(dx * dx), _sums(dx * dy)
+    slopes = np.stack(np.gradient(a, axis=(1, 2)))  # down, right
+    dy, dx = slopes
+    yy, xx = _sums(slopes * slopes)
+    xy = _sums(dx * dy)
     determinant = yy * xx - xy * xy
     weaker = (yy + xx) / 2 - np.sqrt(((yy - xx) / 2) ** 2 + xy * xy)
     kept = weaker > _TEXTURE * _BLOCK * _BLOCK
     safe = np.where(kept, determinant, 1.0)
     for _ in range(steps):
         moved = _sample(b, flow.repeat(_BLOCK, axis=2).repeat(_BLOCK, axis=3), a)
-        dt = moved - a
-        yt, xt = _sums(dy * dt), _sums(dx * dt)
+        yt, xt = _sums(slopes * (moved - a))
         move = np.stack([xy * xt - xx * yt, xy * yt - yy * xt]) / safe
         flow = flow + np.clip(move, -_FARTHEST, _FARTHEST) * kept
     for pair, own in enumerate(kept):
@@ -188,10 +201,10 @@ def _sample(pictures: np.ndarray, flow: np.ndarray, outside: np.ndarray) -> np.n
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    """Sums over blocks: `[N, rows * 8, columns * 8]` to `[N, rows, columns]`."""
-    count, high, wide = values.shape
-    blocks = values.reshape(count, high // _BLOCK, _BLOCK, wide // _BLOCK, _BLOCK)
-    return blocks.sum(axis=(2, 4))
+    """Sums over blocks: `[..., rows * 8, columns * 8]` to `[..., rows, columns]`."""
+    *others, high, wide = values.shape
+    blocks = values.reshape(*others, high // _BLOCK, _BLOCK, wide // _BLOCK, _BLOCK)
+    return blocks.sum(axis=(-3, -1))
 
 
 def _finer(flow: np.ndarray, rows: int, columns: int) -> np.ndarray:
