@@ -95,7 +95,12 @@ def pyav(reading: Reading) -> Iterator[Frame]:
     for frame in pyav_decode(reading):
         width, height = _cover(frame.width, frame.height, reading)
         scaled = scaler.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA
+            frame,
+            width=width,
+            height=height,
+            format="rgb24",
+            interpolation=Interpolation.AREA,
+            threads=reading.threads,
         )
         yield _centre(scaled.to_ndarray(), reading)
 
@@ -111,7 +116,12 @@ def pyav_small(reading: Reading) -> Iterator[Frame]:
         scale = SMALL_WIDTH / max(frame.width, frame.height)
         width, height = round(frame.width * scale), round(frame.height * scale)
         small = scaler.reformat(
-            frame, width=width, height=height, format="gray", interpolation=Interpolation.AREA
+            frame,
+            width=width,
+            height=height,
+            format="gray",
+            interpolation=Interpolation.AREA,
+            threads=reading.threads,
         )
         yield small.to_ndarray()
 
