@@ -7,7 +7,7 @@ failure is an `UnreadableVideo` with a reason code. Frames come one by one; noth
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -82,7 +82,7 @@ class Video:
         self.info = _describe(container, stream, self._first)
         self.picture_reader = PictureReader(self.info.sample_aspect)
 
-    def frames(self) -> Iterator[TimedFrame[av.VideoFrame]]:
+    def frames(self) -> Generator[TimedFrame[av.VideoFrame], None, None]:
         """Yield every frame in presentation order with repaired times.
 
         Raises:
