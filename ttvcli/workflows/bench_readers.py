@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,13 @@ class Reading:
     kept: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Ready:
+    """What our sides give before their frames: all is loaded, and their processes have started."""
+
+    cpu_seconds: float  # that those processes have used so far
+
+
 def ttv(reading: Reading) -> Iterator[Frame]:
     """The stage of `prep encode` before its VAE, at the frame rate of each video.
 
@@ -43,14 +49,15 @@ def ttv(reading: Reading) -> Iterator[Frame]:
     from ttvcli.workflows.decode_pool import open_decoder
 
     tasks = [_task(path, reading.width, reading.height) for path in reading.paths]
-    with open_decoder(tasks, 0 if reading.threads == 1 else reading.threads) as decoder:
+    decoder = open_decoder(tasks, 0 if reading.threads == 1 else reading.threads)
+    yield Ready(decoder.prepare())
+    with decoder:
         while (stream := decoder.ready()) is not None:
             event = stream.take()
             if isinstance(event, Frames):
                 yield from event.pictures
 
 
-@cache
 def _task(path: str, width: int, height: int) -> Any:
     """What `prep encode` would decode of a video, once it has looked at it."""
     from ttvcli.core.video.decode import probe
@@ -65,14 +72,44 @@ def _task(path: str, width: int, height: int) -> Any:
 
 
 def filters(reading: Reading) -> Iterator[Frame]:
-    """One pass of `prep filter` with its default filters."""
+    """One pass of `prep filter` with its default filters.
+
+    One thread is this process; with more, as many processes take a video each, as the command does.
+    """
+    if reading.threads == 1:
+        chosen = _filters()
+        yield Ready(0.0)
+        for path in reading.paths:
+            yield from range(_filtered(path, chosen))
+        return
+    from ttvcli.workflows.process_pool import ProcessPool
+
+    with ProcessPool(_filter_or_tell, reading.threads, patience=3600.0) as pool:
+        started = list(pool.map([""] * reading.threads))  # one for each process
+        yield Ready(sum(message.value for message in started))
+        for message in pool.map(reading.paths):
+            if message.kind != "done":
+                raise RuntimeError(f"{message.item}: {message.kind}: {message.value}")
+            yield from range(message.value)
+
+
+def _filters() -> list[Any]:
     from ttvcli import catalog
-    from ttvcli.core.filters.decode_pass import measure
 
     every = [catalog.get("filter", name) for name in catalog.FILTERS]
-    chosen = [f for f in every if f.default and not (f.missing is not None and f.missing())]
-    for path in reading.paths:
-        yield from range(measure(path, chosen).clip.frames)
+    return [f for f in every if f.default and not (f.missing is not None and f.missing())]
+
+
+def _filtered(path: str, chosen: list[Any]) -> int:
+    from ttvcli.core.filters.decode_pass import measure
+
+    return measure(path, chosen).clip.frames
+
+
+def _filter_or_tell(path: str, beat: Callable[[Any], None]) -> float:
+    """Frames of a video that was filtered; without one, the CPU seconds of this process so far."""
+    chosen = _filters()
+    return _filtered(path, chosen) if path else time.process_time()
 
 
 def pyav_decode(reading: Reading) -> Iterator[Frame]:
@@ -184,16 +221,16 @@ def measure_reading(reading: Reading) -> dict[str, Any]:
     """Read everything: frames, wall and CPU seconds, and the most memory of any process."""
     kept: list[np.ndarray] = []
     count = 0
-    for _ in SIDES[reading.side](replace(reading, paths=[])):  # imports what it needs
+    for _ in SIDES[reading.side](replace(reading, paths=[], threads=1)):  # imports what it needs
         pass
-    for path in reading.paths if reading.side == "ttv" else ():
-        _task(path, reading.width, reading.height)
+    frames = SIDES[reading.side](reading)
+    started = next(frames).cpu_seconds if reading.side.startswith("ttv") else 0.0
     wall, cpu = time.perf_counter(), _cpu()
-    for frame in SIDES[reading.side](reading):
+    for frame in frames:
         if reading.keep and count in reading.kept:
             kept.append(np.array(frame))
         count += 1
-    wall, cpu = time.perf_counter() - wall, _cpu() - cpu
+    wall, cpu = time.perf_counter() - wall, _cpu() - cpu - started
     if reading.keep:
         np.save(reading.keep, np.stack(kept))
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
