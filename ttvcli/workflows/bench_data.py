@@ -149,7 +149,7 @@ def _videos(config: BenchDataConfig, folder: Path, progress: Progress) -> list[s
         write_video(film, draw_film(width, height, frames), fps, preset="veryfast")
         # As many as there are threads: `prep filter` gives each process a video of its own.
         copies = range(1, max(map(int, listed(config.threads))))
-        return [str(film), *(shutil.copy(film, folder / f"film-{n}.mp4") for n in copies)]
+        return [str(film), *(str(shutil.copy(film, folder / f"film-{n}.mp4")) for n in copies)]
     found = []
     videos = find_sources(config.source).videos
     for source in videos[: config.limit or None]:

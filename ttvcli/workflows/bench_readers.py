@@ -1,7 +1,9 @@
 """Sides of `ttv bench data`: ways to get the frames of videos, each run in a process of its own.
 
 The process gets a `Reading` as JSON in its argument and answers with one line of JSON. A side that
-converts gives uint8 RGB of one size: scaled to cover it, then cut to it around the centre.
+converts gives uint8 RGB of one size: scaled to cover it, then cut to it around the centre. All of
+them do the same work: they average areas to shrink, interpolate cubically to enlarge, and use no
+more threads than the row has.
 """
 
 import json
@@ -125,7 +127,7 @@ def pyav_decode(reading: Reading) -> Iterator[Frame]:
 
 
 def pyav(reading: Reading) -> Iterator[Frame]:
-    """PyAV, scaled and converted by swscale in one step with its own settings."""
+    """PyAV, scaled and converted by swscale in one step, without flags for exactness."""
     from av.video.reformatter import Interpolation, VideoReformatter
 
     scaler = VideoReformatter()
@@ -136,7 +138,7 @@ def pyav(reading: Reading) -> Iterator[Frame]:
             width=width,
             height=height,
             format="rgb24",
-            interpolation=Interpolation.AREA,
+            interpolation=Interpolation.BICUBIC if width > frame.width else Interpolation.AREA,
             threads=reading.threads,
         )
         yield _centre(scaled.to_ndarray(), reading)
@@ -180,17 +182,18 @@ def opencv_decode(reading: Reading) -> Iterator[Frame]:
 
 
 def opencv(reading: Reading) -> Iterator[Frame]:
-    """OpenCV, scaled by area averaging, in RGB."""
+    """OpenCV, scaled down by area averaging or up by cubic interpolation, in RGB."""
     import cv2
 
     for frame in opencv_decode(reading):
         size = _cover(frame.shape[1], frame.shape[0], reading)
-        scaled = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        method = cv2.INTER_CUBIC if size[0] > frame.shape[1] else cv2.INTER_AREA
+        scaled = cv2.resize(frame, size, interpolation=method)
         yield cv2.cvtColor(_centre(scaled, reading), cv2.COLOR_BGR2RGB)
 
 
 def torchcodec(reading: Reading) -> Iterator[Frame]:
-    """torchcodec, scaled by torch with antialiasing."""
+    """torchcodec, scaled by torch: down with antialiasing, up by cubic interpolation."""
     import torch
     from torchcodec.decoders import VideoDecoder
 
@@ -199,8 +202,9 @@ def torchcodec(reading: Reading) -> Iterator[Frame]:
         decoder = VideoDecoder(path, num_ffmpeg_threads=reading.threads)
         for frame in decoder:
             width, height = _cover(frame.shape[2], frame.shape[1], reading)
+            mode = "bicubic" if width > frame.shape[2] else "bilinear"
             scaled = torch.nn.functional.interpolate(
-                frame[None], (height, width), mode="bilinear", antialias=True
+                frame[None], (height, width), mode=mode, antialias=True
             )
             yield _centre(scaled[0].permute(1, 2, 0).numpy(), reading)
 

@@ -167,10 +167,10 @@ def probe(path: str | Path) -> VideoInfo:
 def scan(path: str | Path) -> Scan:
     """Decode the whole file without converting it: its true length, or UnreadableVideo."""
     with open_video(path) as video:
-        count, frame = 0, None
+        count, last = 0, None
         for frame in video.frames():
-            count += 1
-        return Scan(video.info, count, frame.end if frame is not None else Fraction(0))
+            count, last = count + 1, frame
+        return Scan(video.info, count, last.end if last is not None else Fraction(0))
 
 
 def packet_duration(path: str | Path) -> Fraction | None:
