@@ -95,6 +95,14 @@ def test_a_picture_of_another_size_is_followed_all_the_same() -> None:
     assert [flow.shape[0] for flow in block_flows(list(pairwise(pictures)))] == [2, 2]
 
 
+def test_sums_over_blocks_are_those_of_numpy() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, 24, 40)).astype(np.float32)
+    blocks = values.reshape(2, 3, 3, 8, 5, 8).sum(axis=(3, 5), dtype=np.float64)
+    assert motion._sums(values).shape == (2, 3, 3, 5)
+    # 64 values of about 1: half a unit in the last place of float32 for each addition, at most
+    assert abs(motion._sums(values) - blocks).max() < 64 * 2**-20
+
+
 def test_a_long_video_is_measured_as_its_looks_are_one_by_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
