@@ -79,10 +79,10 @@ def filters(reading: Reading) -> Iterator[Frame]:
     One thread is this process; with more, as many processes take a video each, as the command does.
     """
     if reading.threads == 1:
-        chosen = _filters()
+        filtered = _default_filters()
         yield Ready(0.0)
         for path in reading.paths:
-            yield from range(_filtered(path, chosen))
+            yield from range(filtered(path))
         return
     from ttvcli.workflows.process_pool import ProcessPool
 
@@ -95,23 +95,20 @@ def filters(reading: Reading) -> Iterator[Frame]:
             yield from range(message.value)
 
 
-def _filters() -> list[Any]:
+def _default_filters() -> Callable[[str], int]:
+    """Load what filters a video and returns its number of frames."""
     from ttvcli import catalog
-
-    every = [catalog.get("filter", name) for name in catalog.FILTERS]
-    return [f for f in every if f.default and not (f.missing is not None and f.missing())]
-
-
-def _filtered(path: str, chosen: list[Any]) -> int:
     from ttvcli.core.filters.decode_pass import measure
 
-    return measure(path, chosen).clip.frames
+    every = [catalog.get("filter", name) for name in catalog.FILTERS]
+    chosen = [f for f in every if f.default and not (f.missing is not None and f.missing())]
+    return lambda path: measure(path, chosen).clip.frames
 
 
 def _filter_or_tell(path: str, beat: Callable[[Any], None]) -> float:
     """Frames of a video that was filtered; without one, the CPU seconds of this process so far."""
-    chosen = _filters()
-    return _filtered(path, chosen) if path else time.process_time()
+    filtered = _default_filters()
+    return filtered(path) if path else time.process_time()
 
 
 def pyav_decode(reading: Reading) -> Iterator[Frame]:
