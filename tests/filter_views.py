@@ -40,7 +40,7 @@ def metrics_of(meter: Any, pictures: Iterable[np.ndarray], fps: int = 24) -> dic
     for count, picture in enumerate(pictures, start=1):
         form = "gray" if picture.ndim == 2 else "rgb24"
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=form)
-        meter.see(views.view(count - 1, Fraction(count - 1, fps), frame))
+        meter.see(views.view(count - 1, (count - 1) / fps, frame))
     return meter.finish(clip(frames=count, duration=Fraction(count, fps)))
 
 

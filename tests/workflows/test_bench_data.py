@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from video_files import make_video
 
+from ttvcli.core.video.encode import write_video
 from ttvcli.errors import UsageError, WorkFailed
 from ttvcli.workflows import bench_data, bench_readers
-from ttvcli.workflows.bench_data import BenchDataConfig, compare, plan, run
+from ttvcli.workflows.bench_data import BenchDataConfig, compare, plan, read, run
+from ttvcli.workflows.bench_data_memory import memory_rows
 from ttvcli.workflows.bench_readers import SIDES, Reading, measure_reading
 
 
@@ -44,12 +46,58 @@ def test_our_side_leaves_out_no_frame_and_gives_those_of_pyav(video: Path, tmp_p
     assert np.abs(ours[0].astype(int) - ours[2]).mean() > 0
 
 
-@pytest.mark.parametrize("side", ["ttv", "pyav", "pyav-decode", "pyav-small"])
+@pytest.mark.parametrize("side", ["ttv", "ttv-filter", "pyav", "pyav-decode", "pyav-small"])
 def test_every_side_reads_all_frames(video: Path, side: str) -> None:
     found = measure_reading(reading(video, side, threads=1))
     assert found["frames"] == 36
     assert found["seconds"] > 0
     assert found["peak_rss_mb"] > 10
+
+
+@pytest.mark.parametrize("side", ["ttv", "ttv-filter"])
+def test_with_more_threads_our_sides_read_every_video_in_processes_of_their_own(
+    video: Path, side: str
+) -> None:
+    asked = reading(video, side, threads=2, paths=[str(video), str(video)])
+    found = read(asked)
+    assert isinstance(found, dict), found
+    assert found["frames"] == 72
+    assert found["peak_rss_mb_worker"] > 10
+    assert found["cpu_seconds"] > 0
+
+
+def test_memory_rows_compare_each_length_with_the_shortest(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = iter([100.0, 110.0, 200.0, 190.0])
+
+    def read(asked: Reading) -> dict[str, Any]:
+        return here(asked) | {"peak_rss_mb": next(peaks), "peak_rss_mb_worker": 0.0}
+
+    monkeypatch.setattr(bench_data, "read", read)
+    asked = BenchDataConfig(
+        source=str(video), rows="memory", size="48x32", threads="1", lengths="2,1"
+    )
+    rows = run(asked).rows
+    assert [(row["side"], row["times"]) for row in rows] == [
+        *(("ttv-filter", 1), ("ttv-filter", 2)),
+        *(("ttv", 1), ("ttv", 2)),
+    ]
+    assert [row["growth"] for row in rows] == [1.0, 1.1, 1.0, 0.95]
+    assert [row["frames"] for row in rows[:2]] == [36, 72]
+
+
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (160, 240, 3), np.uint8)
+    frames = [np.roll(noise, 8 * number, axis=1) for number in range(24)]
+    write_video(tmp_path / "a.mp4", frames, 16, preset="ultrafast")
+    rows = list(
+        memory_rows(str(tmp_path / "a.mp4"), (1, 16), 1, (240, 160), tmp_path, bench_data.read)
+    )
+    held = 15 * 24 * 240 * 160 * 1.5 / 2**20  # MiB that the frames beyond the shorter video have
+    for short, long in (rows[:2], rows[2:]):
+        assert long["frames"] >= 15 * short["frames"]
+        assert long["peak_rss_mb"] - short["peak_rss_mb"] < held / 2
 
 
 def test_rows_are_those_asked_for_with_ours_first(
@@ -113,6 +161,7 @@ def test_growth_of_the_duplicate_search_is_a_row() -> None:
         ({"rows": "encod"}, "no row 'encod'"),
         ({"threads": "1,x"}, "threads: 'x'"),
         ({"clips": "0"}, "clips: '0'"),
+        ({"lengths": "1,0"}, "lengths: '0'"),
         ({"repeats": 0}, "repeats must be at least 1"),
     ],
 )
@@ -123,7 +172,7 @@ def test_wrong_settings_are_named(changes: dict[str, Any], says: str) -> None:
 
 def test_the_plan_names_every_row() -> None:
     names = [name for name, _ in plan(BenchDataConfig()).items]
-    assert names[:3] == [f"row {name}" for name in bench_data.ROWS]
+    assert names[:4] == [f"row {name}" for name in bench_data.ROWS]
 
 
 @pytest.mark.slow

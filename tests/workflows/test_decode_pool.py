@@ -4,16 +4,20 @@ import os
 import signal
 import sys
 import time
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from video_files import make_video
 from worker_tasks import Count, Crash, Hang, ProcessOf
 
 from ttvcli.core.video.clip_stream import Broken, Frames
 from ttvcli.errors import WorkFailed
 from ttvcli.workflows import decode_pool
 from ttvcli.workflows.decode_pool import Inline, Pool, open_decoder, worker_count
+from ttvcli.workflows.decode_worker import DecodeTask
 
 
 def drain(decoder: Any) -> dict[int, list[Any]]:
@@ -35,6 +39,44 @@ def test_processes_give_the_events_that_this_process_gives() -> None:
         assert [event.clip for event in events] == [event.clip for event in together[index]]
         for one, other in zip(events, together[index], strict=True):
             assert np.array_equal(one.pictures, other.pictures)
+
+
+def test_pixels_that_find_no_room_in_shared_memory_come_through_the_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks: list[Any] = [Count(12)]  # more chunks than slots, all of them kept
+    assert [event.pictures.max() for event in drain(Pool(tasks, workers=1))[0]] == list(range(12))
+    monkeypatch.setattr(decode_pool, "shared_file", lambda: None)
+    assert [event.pictures.max() for event in drain(Pool(tasks, workers=1))[0]] == list(range(12))
+
+
+def test_processes_start_before_the_pool_is_entered_and_work_after_it() -> None:
+    pool = Pool([Count(1), Count(1)], workers=5)  # type: ignore[list-item]
+    assert pool.prepare() > 0.01  # seconds: two interpreters have started
+    assert len(pool._workers) == 2
+    assert not pool._streams
+    assert len(drain(pool)) == 2
+
+
+def test_a_task_that_would_leave_a_worker_idle_has_a_second_thread(tmp_path: Path) -> None:
+    paths = [make_video(tmp_path / f"{n}.mp4", size=(48, 32), frames=20) for n in range(3)]
+    tasks = [DecodeTask(path, (40, 24), Fraction(16), 9) for path in paths]
+    given: list[int] = []
+
+    class Noted(decode_pool._Worker):
+        def events(self, task: Any) -> Any:
+            given.append(task.threads)
+            return super().events(task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_pool, "_Worker", Noted)
+        found = drain(Pool(tasks, workers=2))
+    assert sorted(given) == [1, 1, 2]
+    for index, events in drain(Inline(tasks)).items():
+        assert [type(event) for event in events] == [type(event) for event in found[index]]
+        for one, other in zip(events, found[index], strict=True):
+            if isinstance(one, Frames):
+                assert np.array_equal(one.pictures, other.pictures)
 
 
 def test_a_crash_and_a_hang_cost_their_own_task_only() -> None:

@@ -7,6 +7,7 @@ that whatever else the machine does hits all of them. Ratios above 1 mean that t
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from ttvcli.core.video.encode import write_video
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.errors import ArtifactError, UsageError, WorkFailed, nearest
 from ttvcli.workflows.bench_clock import listed, machine
+from ttvcli.workflows.bench_data_memory import SIDES, memory_rows
 from ttvcli.workflows.bench_file import BenchResult, RowFile
 from ttvcli.workflows.bench_readers import Reading, command
 from ttvcli.workflows.encode_job import parse_size
@@ -34,6 +36,7 @@ from ttvcli.workflows.video_sources import find_sources
 ROWS = {
     "encode": "decode and resize of prep encode, beside readers that give the same frames",
     "filter": "one pass of prep filter, beside decoding alone and to the size filters look at",
+    "memory": "peak of both on one video and on the same many times as long",
     "duplicates": "search for near duplicates among 1,000, 10,000 and 100,000 clips",
 }
 BARE = {
@@ -59,6 +62,9 @@ class BenchDataConfig:
     clips: str = field(
         default="1000,10000,100000", metadata={"help": "clips among which duplicates are searched"}
     )
+    lengths: str = field(
+        default="1,4,16", metadata={"help": "how many times as long, for the memory"}
+    )
     repeats: int = field(default=3, metadata={"help": "timed runs of each side"})
     limit: int = field(default=0, metadata={"help": "take only the first N videos; 0 takes all"})
     out: Path | None = field(
@@ -71,7 +77,7 @@ class BenchDataConfig:
         for name in listed(self.rows):
             if name not in ROWS:
                 raise UsageError(f"there is no row {name!r}", fix=nearest(name, ROWS))
-        for setting in ("threads", "clips"):
+        for setting in ("threads", "clips", "lengths"):
             for part in listed(getattr(self, setting)):
                 if not part.isdecimal() or int(part) < 1:
                     raise UsageError(f"{setting}: {part!r} is not a number from 1 on")
@@ -126,18 +132,24 @@ def _measured(
             yield from _duplicates(config, progress)
             continue
         for threads in map(int, listed(config.threads)):
+            if name == "memory":
+                yield from _memory(paths[0], threads, config, folder, progress)
+                continue
             yield from _readers(name, paths, threads, config, folder, progress)
 
 
 def _videos(config: BenchDataConfig, folder: Path, progress: Progress) -> list[str]:
     """The videos to read: those given that are readable, or a film drawn for it."""
-    if not set(config.row_names()) & set(BARE):
+    if set(config.row_names()) <= {"duplicates"}:
         return []
     if not config.source:
         progress.start("drawing a film")
         width, height, fps, frames = _FILM
-        write_video(folder / "film.mp4", draw_film(width, height, frames), fps, preset="veryfast")
-        return [str(folder / "film.mp4")]
+        film = folder / "film.mp4"
+        write_video(film, draw_film(width, height, frames), fps, preset="veryfast")
+        # As many as there are threads: `prep filter` gives each process a video of its own.
+        copies = range(1, max(map(int, listed(config.threads))))
+        return [str(film), *(str(shutil.copy(film, folder / f"film-{n}.mp4")) for n in copies)]
     found = []
     videos = find_sources(config.source).videos
     for source in videos[: config.limit or None]:
@@ -300,6 +312,16 @@ def _beside(times: dict[str, list[dict[str, Any]]], bare: list[str], own: str) -
     return found
 
 
+def _memory(
+    path: str, threads: int, config: BenchDataConfig, folder: Path, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    times = [int(many) for many in listed(config.lengths)]
+    progress.start(f"memory, {threads} threads", len(SIDES) * len(times), "films")
+    for row in memory_rows(path, times, threads, parse_size(config.size), folder, read):
+        progress.advance()
+        yield row
+
+
 def _duplicates(config: BenchDataConfig, progress: Progress) -> Iterator[dict[str, Any]]:
     from ttvcli.workflows.bench_data_duplicates import growth_rows
 
@@ -313,6 +335,8 @@ def _duplicates(config: BenchDataConfig, progress: Progress) -> Iterator[dict[st
 def _title(row: dict[str, Any]) -> str:
     if row["row"] == "duplicates":
         return f"duplicates {row['clips']:,} clips"
+    if row["row"] == "memory":
+        return f"memory {row['side']} {row['threads']} threads {row['times']} times"
     return f"{row['row']} {row['side']} {row['threads']} threads"
 
 
@@ -321,6 +345,9 @@ def _readable(row: dict[str, Any]) -> str:
         return f"not run: {row['not_run']}"
     if row["row"] == "duplicates":
         return f"{row['seconds']:.3g} s, {row['found']} of {row['copies']} found"
+    if row["row"] == "memory":
+        peak = max(row["peak_rss_mb"], row["peak_rss_mb_worker"])
+        return f"{row['frames']} frames, {peak:.0f} MB, {row['growth']:.2f} of the shortest"
     parts = [f"{row['frames_per_second']:.0f} frames/s", f"{row['peak_rss_mb']:.0f} MB"]
     for key in ("ratio", "cpu_ratio"):
         if key in row:

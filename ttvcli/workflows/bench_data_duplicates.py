@@ -105,9 +105,9 @@ def hash_video(path: str | Path) -> VideoHashes:
     with open_video(path) as video:
         views = Views(video.info.sample_aspect)
         for index, frame in enumerate(video.frames()):
-            if hasher.wants(float(frame.time)):
-                view = views.view(index, frame.time, frame.picture)
-                hasher.add(view.small, float(frame.time))
+            if hasher.wants(frame.seconds):
+                view = views.view(index, frame.seconds, frame.picture)
+                hasher.add(view.small, frame.seconds)
     return hasher.finish()
 
 

@@ -1,7 +1,9 @@
 """Sides of `ttv bench data`: ways to get the frames of videos, each run in a process of its own.
 
 The process gets a `Reading` as JSON in its argument and answers with one line of JSON. A side that
-converts gives uint8 RGB of one size: scaled to cover it, then cut to it around the centre.
+converts gives uint8 RGB of one size: scaled to cover it, then cut to it around the centre. All of
+them do the same work: they average areas to shrink, interpolate cubically to enlarge, and use no
+more threads than the row has.
 """
 
 import json
@@ -12,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ class Reading:
     kept: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Ready:
+    """What our sides give before their frames: all is loaded, and their processes have started."""
+
+    cpu_seconds: float  # that those processes have used so far
+
+
 def ttv(reading: Reading) -> Iterator[Frame]:
     """The stage of `prep encode` before its VAE, at the frame rate of each video.
 
@@ -43,14 +51,15 @@ def ttv(reading: Reading) -> Iterator[Frame]:
     from ttvcli.workflows.decode_pool import open_decoder
 
     tasks = [_task(path, reading.width, reading.height) for path in reading.paths]
-    with open_decoder(tasks, 0 if reading.threads == 1 else reading.threads) as decoder:
+    decoder = open_decoder(tasks, 0 if reading.threads == 1 else reading.threads)
+    yield Ready(decoder.prepare())
+    with decoder:
         while (stream := decoder.ready()) is not None:
             event = stream.take()
             if isinstance(event, Frames):
                 yield from event.pictures
 
 
-@cache
 def _task(path: str, width: int, height: int) -> Any:
     """What `prep encode` would decode of a video, once it has looked at it."""
     from ttvcli.core.video.decode import probe
@@ -65,14 +74,41 @@ def _task(path: str, width: int, height: int) -> Any:
 
 
 def filters(reading: Reading) -> Iterator[Frame]:
-    """One pass of `prep filter` with its default filters."""
+    """One pass of `prep filter` with its default filters.
+
+    One thread is this process; with more, as many processes take a video each, as the command does.
+    """
+    if reading.threads == 1:
+        filtered = _default_filters()
+        yield Ready(0.0)
+        for path in reading.paths:
+            yield from range(filtered(path))
+        return
+    from ttvcli.workflows.process_pool import ProcessPool
+
+    with ProcessPool(_filter_or_tell, reading.threads, patience=3600.0) as pool:
+        started = list(pool.map([""] * reading.threads))  # one for each process
+        yield Ready(sum(message.value for message in started))
+        for message in pool.map(reading.paths):
+            if message.kind != "done":
+                raise RuntimeError(f"{message.item}: {message.kind}: {message.value}")
+            yield from range(message.value)
+
+
+def _default_filters() -> Callable[[str], int]:
+    """Load what filters a video and returns its number of frames."""
     from ttvcli import catalog
     from ttvcli.core.filters.decode_pass import measure
 
     every = [catalog.get("filter", name) for name in catalog.FILTERS]
     chosen = [f for f in every if f.default and not (f.missing is not None and f.missing())]
-    for path in reading.paths:
-        yield from range(measure(path, chosen).clip.frames)
+    return lambda path: measure(path, chosen).clip.frames
+
+
+def _filter_or_tell(path: str, beat: Callable[[Any], None]) -> float:
+    """Frames of a video that was filtered; without one, the CPU seconds of this process so far."""
+    filtered = _default_filters()
+    return filtered(path) if path else time.process_time()
 
 
 def pyav_decode(reading: Reading) -> Iterator[Frame]:
@@ -88,14 +124,19 @@ def pyav_decode(reading: Reading) -> Iterator[Frame]:
 
 
 def pyav(reading: Reading) -> Iterator[Frame]:
-    """PyAV, scaled and converted by swscale in one step with its own settings."""
+    """PyAV, scaled and converted by swscale in one step, without flags for exactness."""
     from av.video.reformatter import Interpolation, VideoReformatter
 
     scaler = VideoReformatter()
     for frame in pyav_decode(reading):
         width, height = _cover(frame.width, frame.height, reading)
         scaled = scaler.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA
+            frame,
+            width=width,
+            height=height,
+            format="rgb24",
+            interpolation=Interpolation.BICUBIC if width > frame.width else Interpolation.AREA,
+            threads=reading.threads,
         )
         yield _centre(scaled.to_ndarray(), reading)
 
@@ -111,7 +152,12 @@ def pyav_small(reading: Reading) -> Iterator[Frame]:
         scale = SMALL_WIDTH / max(frame.width, frame.height)
         width, height = round(frame.width * scale), round(frame.height * scale)
         small = scaler.reformat(
-            frame, width=width, height=height, format="gray", interpolation=Interpolation.AREA
+            frame,
+            width=width,
+            height=height,
+            format="gray",
+            interpolation=Interpolation.AREA,
+            threads=reading.threads,
         )
         yield small.to_ndarray()
 
@@ -133,17 +179,18 @@ def opencv_decode(reading: Reading) -> Iterator[Frame]:
 
 
 def opencv(reading: Reading) -> Iterator[Frame]:
-    """OpenCV, scaled by area averaging, in RGB."""
+    """OpenCV, scaled down by area averaging or up by cubic interpolation, in RGB."""
     import cv2
 
     for frame in opencv_decode(reading):
         size = _cover(frame.shape[1], frame.shape[0], reading)
-        scaled = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        method = cv2.INTER_CUBIC if size[0] > frame.shape[1] else cv2.INTER_AREA
+        scaled = cv2.resize(frame, size, interpolation=method)
         yield cv2.cvtColor(_centre(scaled, reading), cv2.COLOR_BGR2RGB)
 
 
 def torchcodec(reading: Reading) -> Iterator[Frame]:
-    """torchcodec, scaled by torch with antialiasing."""
+    """torchcodec, scaled by torch: down with antialiasing, up by cubic interpolation."""
     import torch
     from torchcodec.decoders import VideoDecoder
 
@@ -152,8 +199,9 @@ def torchcodec(reading: Reading) -> Iterator[Frame]:
         decoder = VideoDecoder(path, num_ffmpeg_threads=reading.threads)
         for frame in decoder:
             width, height = _cover(frame.shape[2], frame.shape[1], reading)
+            mode = "bicubic" if width > frame.shape[2] else "bilinear"
             scaled = torch.nn.functional.interpolate(
-                frame[None], (height, width), mode="bilinear", antialias=True
+                frame[None], (height, width), mode=mode, antialias=True
             )
             yield _centre(scaled[0].permute(1, 2, 0).numpy(), reading)
 
@@ -174,16 +222,16 @@ def measure_reading(reading: Reading) -> dict[str, Any]:
     """Read everything: frames, wall and CPU seconds, and the most memory of any process."""
     kept: list[np.ndarray] = []
     count = 0
-    for _ in SIDES[reading.side](replace(reading, paths=[])):  # imports what it needs
+    for _ in SIDES[reading.side](replace(reading, paths=[], threads=1)):  # imports what it needs
         pass
-    for path in reading.paths if reading.side == "ttv" else ():
-        _task(path, reading.width, reading.height)
+    frames = SIDES[reading.side](reading)
+    started = next(frames).cpu_seconds if reading.side.startswith("ttv") else 0.0
     wall, cpu = time.perf_counter(), _cpu()
-    for frame in SIDES[reading.side](reading):
+    for frame in frames:
         if reading.keep and count in reading.kept:
             kept.append(np.array(frame))
         count += 1
-    wall, cpu = time.perf_counter() - wall, _cpu() - cpu
+    wall, cpu = time.perf_counter() - wall, _cpu() - cpu - started
     if reading.keep:
         np.save(reading.keep, np.stack(kept))
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -13,12 +13,14 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ttvcli.core.video.clip_stream import Broken, Frames
 from ttvcli.errors import WorkFailed
-from ttvcli.workflows.decode_worker import Done, Task, read_event
+from ttvcli.workflows.decode_worker import DecodeTask, Done, Task, read_event
 from ttvcli.workflows.process_pool import interrupts_held
+from ttvcli.workflows.shared_pixels import SharedPixels, shared_file
 
 AHEAD_BYTES = 64 << 20  # a clip of 49 frames in 720x480 has 51 MB
 _MOST_AUTOMATIC = 32
@@ -36,7 +38,10 @@ class Stream(Protocol):
 
 
 class Decoder(Protocol):
-    """What gives streams: a pool of processes, or this process itself."""
+    """What gives streams: a pool of processes, or this process itself; a context manager."""
+
+    def prepare(self) -> float:
+        """Wait until it could begin; return the CPU seconds of other processes that this took."""
 
     def ready(self) -> Stream | None:
         """Return a stream with something to take; None once all have been taken to their end."""
@@ -58,7 +63,7 @@ def worker_count(*, on_gpu: bool) -> int:
 
 def open_decoder(tasks: Sequence[Task], workers: int) -> Decoder:
     """Return what decodes the tasks: `workers` processes, or with 0 this one, as it is asked."""
-    return Pool(tasks, min(workers, len(tasks))) if workers and tasks else Inline(tasks)
+    return Pool(tasks, workers) if workers and tasks else Inline(tasks)
 
 
 class Inline:
@@ -68,6 +73,10 @@ class Inline:
         self._waiting = deque(
             _Taken(index, iter(task.events())) for index, task in enumerate(tasks)
         )
+
+    def prepare(self) -> float:
+        """Do nothing: there is nothing to wait for."""
+        return 0.0
 
     def ready(self) -> Stream | None:
         """Return the first stream that has not ended."""
@@ -95,7 +104,11 @@ class _Taken:
 
 
 class Pool:
-    """Worker processes, each with a thread of this process that reads what it makes."""
+    """Worker processes, each with a thread of this process that reads what it makes.
+
+    They are started at once, and given tasks once the pool is entered. No more are started than
+    there are tasks; a task that would leave a worker idle gets a second thread in its own instead.
+    """
 
     def __init__(self, tasks: Sequence[Task], workers: int, ahead: int = AHEAD_BYTES) -> None:
         self.ahead = ahead
@@ -105,13 +118,24 @@ class Pool:
         self._open = len(tasks)  # tasks whose last event was not taken yet
         self._streams: list[_Buffered] = []
         self._error: BaseException | None = None  # of a thread: a bug
-        self._workers = [_Worker() for _ in range(workers)]
+        self._wanted = workers
+        self._entered = False
+        self._workers = [_Worker() for _ in range(min(workers, len(tasks)))]
         self._threads = [
             threading.Thread(target=self._feed, args=(worker,), daemon=True)
             for worker in self._workers
         ]
         for thread in self._threads:
             thread.start()
+
+    def prepare(self) -> float:
+        """Wait until all processes have started; return the CPU seconds that they took for it."""
+        with self.changed:
+            while any(worker.started is None for worker in self._workers):
+                if self._error is not None:
+                    raise self._error
+                self.changed.wait()
+            return sum(worker.started or 0.0 for worker in self._workers)
 
     def ready(self) -> Stream | None:
         """Return the stream that is furthest ahead, as its worker is the next to be stopped."""
@@ -127,6 +151,9 @@ class Pool:
                 self.changed.wait()
 
     def __enter__(self) -> "Pool":
+        with self.changed:
+            self._entered = True
+            self.changed.notify_all()
         return self
 
     def __exit__(self, *unused: object) -> None:
@@ -147,11 +174,19 @@ class Pool:
 
     def _feed(self, worker: "_Worker") -> None:
         try:
+            worker.start()
+            with self.changed:
+                self.changed.notify_all()
+                while not self._entered and not self.closed:
+                    self.changed.wait()
             while True:
                 with self.changed:
                     if not self._tasks:
                         break
+                    idle = len(self._tasks) < self._wanted
                     index, task = self._tasks.popleft()
+                    if idle and isinstance(task, DecodeTask):
+                        task = replace(task, threads=2)
                     stream = _Buffered(self, index)
                     self._streams.append(stream)
                 for event in worker.events(task):
@@ -213,25 +248,42 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._stopped = False
-        self._greeted = False
+        self._shared: SharedPixels | None = None
+        self.started: float | None = None  # CPU seconds that it took
+
+    def start(self) -> None:
+        """Start the process, and wait until it has: if it cannot, that is no fault of any video."""
+        process = self._running()
+        if process is None or self.started is not None:
+            return
+        assert process.stdout is not None
+        try:
+            self.started = read_event(process.stdout).cpu_seconds
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            if self._stopped:
+                return
+            raise WorkFailed(
+                f"a process to decode in cannot be started, it ends with code {_ended(process)}",
+                where=" ".join(_COMMAND),
+                fix="what it wrote is above; `ttv doctor` checks the packages",
+            ) from None
 
     def events(self, task: Task) -> Iterator[Any]:
         """Yield the events of a task; `Broken` if the process does not survive it."""
+        self.start()
         process = self._running()
         if process is None:
             return
-        if not self._greeted:
-            self._greet(process)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
             pickle.dump(task, process.stdin)
             process.stdin.flush()
-            while not isinstance(event := read_event(process.stdout), Done):
+            while not isinstance(event := read_event(process.stdout, self._shared), Done):
                 yield event
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             code = _ended(process)
-            self._process, self._greeted = None, False
+            self._process = self.started = None
             yield _cause(code, task.patience)
 
     def stop(self) -> None:
@@ -247,19 +299,6 @@ class _Worker:
                     with suppress(OSError):
                         pipe.close()
 
-    def _greet(self, process: "subprocess.Popen[bytes]") -> None:
-        """Wait until the process has started: if it cannot, that is no fault of any video."""
-        assert process.stdout is not None
-        try:
-            read_event(process.stdout)
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
-            raise WorkFailed(
-                f"a process to decode in cannot be started, it ends with code {_ended(process)}",
-                where=" ".join(_COMMAND),
-                fix="what it wrote is above; `ttv doctor` checks the packages",
-            ) from None
-        self._greeted = True
-
     def _running(self) -> "subprocess.Popen[bytes] | None":
         with self._lock:
             if self._stopped:
@@ -267,13 +306,19 @@ class _Worker:
             if self._process is None:
                 # it finds this package as we did, and one thread each is the point of it
                 paths = os.pathsep.join(path for path in sys.path if path)
+                file = shared_file()
+                files = [] if file is None else [file]
+                self._shared = None if file is None else SharedPixels(file)
                 with interrupts_held():
                     self._process = subprocess.Popen(
-                        _COMMAND,
+                        [*_COMMAND, *map(str, files)],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
+                        pass_fds=files,
                         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
                     )
+                for file in files:
+                    os.close(file)
             return self._process
 
 

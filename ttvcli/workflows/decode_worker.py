@@ -2,14 +2,16 @@
 
 A process of its own, because a decoder that crashes or hangs on a file then costs that file only,
 and because decoding scales with processes of one thread each. A task has `events()`, an iterator,
-and `patience`, seconds that an event may take to make (0: any time). Pixels follow their event as
-plain bytes; everything else is pickled, between two processes of one program.
+and `patience`, seconds that an event may take to make (0: any time). Pixels lie in memory that both
+share, or follow their event as plain bytes; everything else is pickled, between two processes of
+one program.
 """
 
 import os
 import pickle
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from ttvcli.artifacts.atomic import sha256_file
 from ttvcli.core.video.clip_stream import Broken, ClipTask, Frames
 from ttvcli.core.video.decode import check_file, probe
 from ttvcli.core.video.errors import UnreadableVideo
+from ttvcli.workflows.shared_pixels import SharedPixels, Slot
 
 _NO_PIXELS = np.empty(0, np.uint8)
 
@@ -64,33 +67,40 @@ Task = LookTask | DecodeTask
 
 @dataclass(frozen=True)
 class Pixels:
-    """Stands before the bytes of an array of this shape."""
+    """Stands before the bytes of an array of this shape, or tells where they lie."""
 
     event: Frames
     shape: tuple[int, ...]
+    slot: Slot | None = None
 
 
 @dataclass(frozen=True)
 class Done:
     """No event of this task follows; before the first one: ready for it."""
 
+    cpu_seconds: float = 0.0  # that this process has used so far
 
-def write_event(sink: BinaryIO, event: Any) -> None:
+
+def write_event(sink: BinaryIO, event: Any, shared: SharedPixels | None = None) -> None:
     """Write one event."""
     if isinstance(event, Frames):
         pixels = np.ascontiguousarray(event.pictures)
-        pickle.dump(Pixels(replace(event, pictures=_NO_PIXELS), pixels.shape), sink)
-        sink.write(pixels.data.cast("B"))
+        slot = shared.write(pixels) if shared is not None else None
+        pickle.dump(Pixels(replace(event, pictures=_NO_PIXELS), pixels.shape, slot), sink)
+        if slot is None:
+            sink.write(pixels.data.cast("B"))
     else:
         pickle.dump(event, sink)
     sink.flush()
 
 
-def read_event(source: IO[bytes]) -> Any:
+def read_event(source: IO[bytes], shared: SharedPixels | None = None) -> Any:
     """Read one event; EOFError if the writer has gone."""
     found = pickle.load(source)
     if not isinstance(found, Pixels):
         return found
+    if shared is not None and found.slot is not None:
+        return replace(found.event, pictures=shared.read(found.shape, found.slot))
     pixels = np.empty(found.shape, np.uint8)
     left = pixels.data.cast("B")
     while left:
@@ -101,9 +111,9 @@ def read_event(source: IO[bytes]) -> Any:
     return replace(found.event, pictures=pixels)
 
 
-def serve(source: BinaryIO, sink: BinaryIO) -> None:
+def serve(source: BinaryIO, sink: BinaryIO, shared: SharedPixels | None = None) -> None:
     """Say that this process has started, then do tasks until there are no more."""
-    write_event(sink, Done())
+    write_event(sink, Done(time.process_time()))
     while True:
         try:
             task: Task = pickle.load(source)
@@ -116,8 +126,8 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
             _limit(0)  # waiting for the reader is no fault of the file
             if event is None:
                 break
-            write_event(sink, event)
-        write_event(sink, Done())
+            write_event(sink, event, shared)
+        write_event(sink, Done(time.process_time()))
 
 
 def _limit(seconds: float) -> None:
@@ -127,11 +137,12 @@ def _limit(seconds: float) -> None:
 
 
 def main() -> None:
-    """Serve the process that started this one."""
+    """Serve the process that started this one; the first argument is a file of shared memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the other side decides
     sink = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a library that prints must not get between the events
+    shared = SharedPixels(int(sys.argv[1])) if len(sys.argv) > 1 else None
     try:
-        serve(sys.stdin.buffer, os.fdopen(sink.fileno(), "wb", closefd=False))
+        serve(sys.stdin.buffer, os.fdopen(sink.fileno(), "wb", closefd=False), shared)
     except BrokenPipeError:
         os._exit(0)  # nobody reads any more

@@ -18,7 +18,7 @@ from ttvcli.artifacts.manifest import MANIFEST_NAME
 from ttvcli.artifacts.schema import HEADER_NAME, header, read_header
 from ttvcli.core.filters.black_bars import BlackBars
 from ttvcli.core.video.crop import Edges, shown_inside
-from ttvcli.core.video.decode import TimedFrame, VideoInfo, check_file, open_video, probe
+from ttvcli.core.video.decode import VideoInfo, check_file, open_video, probe
 from ttvcli.core.video.encode import write_video
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.frame_picker import FramePicker
@@ -32,6 +32,7 @@ from ttvcli.core.video.segments import (
     held_frames,
 )
 from ttvcli.core.video.shots import MICRO, FoundShots, find_shots
+from ttvcli.core.video.timeline import TimedFrame
 from ttvcli.errors import counted
 from ttvcli.workflows.encode_job import plain_number
 from ttvcli.workflows.free_space import check_free_space

@@ -17,7 +17,7 @@ def view(form: str, picture: np.ndarray, color_range: int | None = None) -> Fram
     rgb = np.repeat(picture[:, :, None], 3, axis=2)
     frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
     frame = frame.reformat(format=form, dst_color_range=color_range)
-    return Views(Fraction(1)).view(0, Fraction(0), frame)
+    return Views(Fraction(1)).view(0, 0.0, frame)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -41,7 +41,7 @@ def test_full_range_is_not_stretched() -> None:
 def test_the_change_is_the_mean_difference_to_the_frame_before() -> None:
     views = Views(Fraction(1))
     frames = [av.VideoFrame.from_ndarray(np.full((90, 160), v, np.uint8), "gray") for v in (9, 29)]
-    first, second = (views.view(n, Fraction(n), frame) for n, frame in enumerate(frames))
+    first, second = (views.view(n, float(n), frame) for n, frame in enumerate(frames))
     assert first.change is None
     assert second.change == 20
 

@@ -1,10 +1,13 @@
 """Motion is measured in per cent of the height a second, whatever the size and the frame rate."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from filter_views import metrics_of, texture
 
-from ttvcli.core.filters.motion import FILTER, MotionLimits, MotionMeter, block_flow, pyramid
+from ttvcli.core.filters import motion
+from ttvcli.core.filters.motion import FILTER, MotionLimits, MotionMeter, block_flows, pyramid
 
 
 def pan(speed: float, fps: int, seconds: float = 1.6, height: int = 180) -> list[np.ndarray]:
@@ -63,13 +66,50 @@ def test_a_cut_is_no_motion() -> None:
 def test_the_flow_is_exact_to_a_hundredth_of_a_pixel() -> None:
     large = texture(180, 320, smooth=400)
     a, b = large[10:100, 10:170], large[8:98, 16:176]
-    flow = block_flow(pyramid(a), pyramid(b))
+    (flow,) = block_flows([(pyramid(a), pyramid(b))])
     assert np.median(flow, axis=1) == pytest.approx([1.0, -3.0], abs=0.01)
 
 
 def test_too_small_pictures_have_no_flow() -> None:
     tiny = np.zeros((9, 9), np.uint8)
-    assert block_flow(pyramid(tiny), pyramid(tiny)).shape == (2, 0)
+    (flow,) = block_flows([(pyramid(tiny), pyramid(tiny))])
+    assert flow.shape == (2, 0)
+
+
+def test_flows_of_several_pairs_are_those_of_each_pair_alone() -> None:
+    large = texture(180, 320, smooth=400)
+    plain = np.where(np.arange(160) < 80, 9, large[:90, :160]).astype(np.uint8)  # half of it empty
+    pictures = [pyramid(p) for p in (large[10:100, 10:170], large[8:98, 16:176], plain)]
+    pairs = list(pairwise(pictures))
+    together = block_flows(pairs)
+    alone = [flow for pair in pairs for flow in block_flows([pair])]
+    assert len(together) == len(alone) == 2
+    for one, other in zip(together, alone, strict=True):
+        assert one.size
+        assert np.array_equal(one, other)
+
+
+def test_a_picture_of_another_size_is_followed_all_the_same() -> None:
+    large = texture(180, 320, smooth=400)
+    pictures = [pyramid(large[:90, :160]), pyramid(large[:64, :160]), pyramid(large[:64, :160])]
+    assert [flow.shape[0] for flow in block_flows(list(pairwise(pictures)))] == [2, 2]
+
+
+def test_sums_over_blocks_are_those_of_numpy() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, 24, 40)).astype(np.float32)
+    blocks = values.reshape(2, 3, 3, 8, 5, 8).sum(axis=(3, 5), dtype=np.float64)
+    assert motion._sums(values).shape == (2, 3, 3, 5)
+    # 64 values of about 1: half a unit in the last place of float32 for each addition, at most
+    assert abs(motion._sums(values) - blocks).max() < 64 * 2**-20
+
+
+def test_a_long_video_is_measured_as_its_looks_are_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = pan(speed=10.0, fps=8, seconds=12.0, height=96)
+    together = metrics_of(MotionMeter(), frames, fps=8)
+    monkeypatch.setattr(motion, "_TOGETHER", 1)
+    assert metrics_of(MotionMeter(), frames, fps=8) == together
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,21 @@ def test_only_one_chunk_is_made_at_a_time(tmp_path: Path) -> None:
         assert video.info.fps == 16
     sizes = [len(e.pictures) for e in task(path, frames=97).events() if isinstance(e, Frames)]
     assert sizes == [9, *[8] * 11]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_a_second_thread_changes_no_event(tmp_path: Path, share: float) -> None:
+    whole = make_video(tmp_path / "whole.mkv", size=(96, 64), fps=16, frames=60)
+    path = whole if share == 1 else cut_short(whole, tmp_path / "cut.mkv", share)
+    alone, together = (
+        list(ClipTask(path, (80, 40), Fraction(16), 17, threads=threads).events())
+        for threads in (1, 2)
+    )
+    assert [type(event) for event in alone] == [type(event) for event in together]
+    assert isinstance(alone[-1], End if share == 1 else Broken)
+    for one, other in zip(alone, together, strict=True):
+        if isinstance(one, Frames):
+            assert one.clip == other.clip
+            assert np.array_equal(one.pictures, other.pictures)
+        else:
+            assert one == other

@@ -3,21 +3,20 @@
 import gc
 import weakref
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ttvcli.core.video.decode import TimedFrame
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.frame_picker import FramePicker
+from ttvcli.core.video.timeline import TimedFrame
 
 
-def frames(count: int) -> Iterator[TimedFrame]:
+def frames(count: int) -> Iterator[TimedFrame[Any]]:
     for number in range(count):
         picture: Any = number
-        yield TimedFrame(Fraction(number), Fraction(1), picture)
+        yield TimedFrame(number, 1, 1, picture)
 
 
 def as_array(picture: Any) -> np.ndarray:

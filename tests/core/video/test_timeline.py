@@ -18,7 +18,7 @@ class Frame:
 
 def times(*stamps: int | None) -> list[float]:
     frames = [Frame(stamp) for stamp in stamps]
-    return [float(time) for time, _, _ in repaired_times(frames, Fraction(1, 10))]
+    return [frame.seconds for frame in repaired_times(frames, Fraction(1, 10))]
 
 
 def test_the_first_frame_is_at_zero() -> None:
@@ -49,8 +49,25 @@ def test_times_always_increase() -> None:
 
 def test_implausible_durations_are_replaced_by_the_nominal_one() -> None:
     frames = [Frame(0, 20), Frame(10, 10**9), Frame(20, None)]
-    found = [float(duration) for _, duration, _ in repaired_times(frames, Fraction(1, 10))]
-    assert found == [0.2, 0.1, 0.1]
+    found = [frame.end - frame.time for frame in repaired_times(frames, Fraction(1, 10))]
+    assert found == [Fraction(1, 5), Fraction(1, 10), Fraction(1, 10)]
+
+
+def test_times_are_exact_whatever_the_unit_of_the_file() -> None:
+    base, period = Fraction(1001, 30000), Fraction(1, 24)
+    frames = [Frame(7, 1, base), Frame(8, 1, base), Frame(None, None, base), Frame(99, 0, base)]
+    found = [(frame.time, frame.end - frame.time) for frame in repaired_times(frames, period)]
+    times = [Fraction(0), base, base + period, 92 * base]
+    assert found == list(zip(times, [base, base, period, period], strict=True))
+
+
+def test_a_unit_that_changes_on_the_way_changes_no_time() -> None:
+    stamps = [(0, Fraction(1, 10)), (10, Fraction(1, 100)), (None, None), (60, Fraction(1, 200))]
+    frames = [Frame(pts, None, base) for pts, base in stamps]
+    found = list(repaired_times(frames, Fraction(1, 10)))
+    assert [frame.time for frame in found] == [Fraction(n, 10) for n in range(4)]
+    rates = [frame.rate for frame in found]
+    assert all(later % earlier == 0 for earlier, later in pairwise(rates))
 
 
 def test_a_period_must_be_positive() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ttvcli.core.filters.frame_view import FrameView, Views
 from ttvcli.core.video.crop import Edges
-from ttvcli.core.video.decode import TimedFrame
+from ttvcli.core.video.timeline import TimedFrame
 
 _EVERY = Fraction(1, 2)  # seconds between frames looked at: five in the shortest scene
 _SKIP = 4  # of a line, every fourth point is looked at

@@ -1,19 +1,23 @@
 """The one decode of a video: every frame goes through all meters, and nothing is held."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from ttvcli.core.filters.filter import Clip, Filter, Meter, Metrics
 from ttvcli.core.filters.frame_view import FrameView, Views
 from ttvcli.core.video.decode import VideoInfo, open_video
+from ttvcli.core.video.timeline import TimedFrame
 
 THUMBNAILS = 4
 _THUMBNAIL_WIDTH = 128
+_BUNCH, _BUNCH_BYTES = 15, 2 << 20  # frames that are decoded ahead at most, and their size
 _UNSTATED = 8.0  # seconds that thumbnails are spread over if the file does not state its length
 
 
@@ -50,21 +54,21 @@ def measure(
         views = Views(video.info.sample_aspect)
         album = _Album(video.info) if thumbnails else None
         gaps = _Gaps()
-        count, end = 0, Fraction(0)
-        for timed in video.frames():
-            view = views.view(count, timed.time, timed.picture)
+        count = 0
+        for timed in _bunched(video.frames()):
+            view = views.view(count, timed.seconds, timed.picture)
             for meter in meters.values():
                 meter.see(view)
             if album is not None:
                 album.see(view)
-            gaps.see(timed.time)
-            count, end = count + 1, timed.time + timed.duration
+            gaps.see(timed)
+            count += 1
             if beat is not None:
                 beat(count)
         clip = Clip(
             info=video.info,
             frames=count,
-            duration=end,
+            duration=gaps.end,
             video_bytes=video.video_bytes,
             shortest=gaps.shortest,
             longest=gaps.longest,
@@ -78,24 +82,54 @@ def measure(
     )
 
 
+def _bunched(frames: Iterator[TimedFrame[av.VideoFrame]]) -> Iterator[TimedFrame[av.VideoFrame]]:
+    """Decode a few small frames before any is looked at: the decoder and the filters take turns in
+    the caches of the processor less often."""
+    for first in frames:
+        picture = first.picture
+        size = picture.width * picture.height * 3 // 2
+        yield from [first, *islice(frames, min(_BUNCH_BYTES // size, _BUNCH))]
+
+
 def _metrics(entry: Filter, meter: Meter | None, clip: Clip) -> Metrics:
     found = entry.facts(clip) if entry.facts is not None else {}
     return found | (meter.finish(clip) if meter is not None else {})
 
 
 class _Gaps:
-    """The shortest and the longest time between two frames."""
+    """The shortest and the longest time between two frames, and when the last one is over."""
 
     def __init__(self) -> None:
-        self.shortest = self.longest = Fraction(0)
-        self._before: Fraction | None = None
+        self._shortest = self._longest = 0  # ticks
+        self._before: TimedFrame[Any] | None = None
 
-    def see(self, time: Fraction) -> None:
-        if self._before is not None:
-            gap = time - self._before
-            self.shortest = min(self.shortest or gap, gap)
-            self.longest = max(self.longest, gap)
-        self._before = time
+    def see(self, frame: TimedFrame[Any]) -> None:
+        before, self._before = self._before, frame
+        if before is None:
+            return
+        finer = frame.rate // before.rate
+        gap = frame.start - finer * before.start
+        if finer != 1:
+            self._shortest, self._longest = finer * self._shortest, finer * self._longest
+        if gap > self._longest:
+            self._longest = gap
+        if gap < self._shortest or not self._shortest:
+            self._shortest = gap
+
+    @property
+    def shortest(self) -> Fraction:
+        return self._seconds(self._shortest)
+
+    @property
+    def longest(self) -> Fraction:
+        return self._seconds(self._longest)
+
+    @property
+    def end(self) -> Fraction:
+        return self._before.end if self._before is not None else Fraction(0)
+
+    def _seconds(self, ticks: int) -> Fraction:
+        return Fraction(ticks, self._before.rate) if self._before is not None else Fraction(0)
 
 
 class _Album:

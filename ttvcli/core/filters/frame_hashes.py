@@ -27,7 +27,9 @@ from ttvcli.core.filters.perceptual_hash import (
     Words,
     distances,
     from_hex,
+    hash_reduced,
     pdq,
+    reduce_plane,
     to_hex,
 )
 
@@ -166,7 +168,7 @@ class FrameHasher:
         elif self._continues(whole):
             self._counts[-1] += 1
         else:
-            middles = [pdq(_middle(inside, crop))[0] for crop in CROPS[1:]]
+            middles = [hash_reduced(reduce_plane(_middle(inside, crop))) for crop in CROPS[1:]]
             self._hashes.append(np.stack([whole, *middles]))
             self._counts.append(1)
 

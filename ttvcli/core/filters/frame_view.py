@@ -6,7 +6,7 @@ luma, uint8, 0 black and 255 white whatever the range and the depth of the video
 
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -16,7 +16,29 @@ from ttvcli.core.video.picture import PictureReader
 
 GRID_WIDTH = 160  # points a line in `grid`, about
 SMALL_WIDTH = 160  # of `small`, exactly, or of its height if that is longer
+_MOST_IN_32_BITS = 1 << 24  # values of 8 bits that can be summed up
+_FULL_RANGE = ColorRange.JPEG.value
+_AREA = Interpolation.AREA.value  # as a number: an enumeration's members are looked up each time
 _LIMITED = np.clip((np.arange(256) - 16) * 255 / 219 + 0.5, 0, 255).astype(np.uint8)
+
+
+class Layout(NamedTuple):
+    """How frames of a pixel format hold their luma."""
+
+    dtype: Any  # of the plane of luma; None if there is no such plane
+    shift: int  # bits beyond 8
+    full_range: bool  # whatever the frame says
+
+    @classmethod
+    def of(cls, form: av.VideoFormat) -> "Layout":
+        """Look at a format."""
+        first = form.components[0]
+        full = form.name.startswith(("yuvj", "gray"))
+        if not first.is_luma or not form.is_planar or first.plane != 0 or form.is_big_endian:
+            return cls(None, 0, full)
+        if first.bits == 8:
+            return cls(np.uint8, 0, full)
+        return cls(np.uint16 if 8 < first.bits <= 16 else None, first.bits - 8, full)
 
 
 class Views:
@@ -29,15 +51,24 @@ class Views:
         self.sized: dict[tuple[int, int], PictureReader] = {}
         self.sample_aspect = sample_aspect
         self._before: np.ndarray | None = None
+        self._layouts: dict[str, Layout] = {}
 
-    def view(self, index: int, time: Fraction, frame: av.VideoFrame) -> "FrameView":
-        """Return the view of the next frame."""
-        view = FrameView(self, index, float(time), frame)
+    def view(self, index: int, time: float, frame: av.VideoFrame) -> "FrameView":
+        """Return the view of the next frame, at `time` seconds."""
+        view = FrameView(self, index, time, frame)
         grid = view.grid
         if self._before is not None and self._before.shape == grid.shape:
             view.change = mean_difference(self._before, grid)
         self._before = grid
         return view
+
+    def layout(self, frame: av.VideoFrame) -> Layout:
+        """Return how a frame holds its luma; looked up once for each format."""
+        form = frame.format
+        name = form.name
+        if name not in self._layouts:
+            self._layouts[name] = Layout.of(form)
+        return self._layouts[name]
 
     def reader(self, size: tuple[int, int]) -> PictureReader:
         """Return the converter to RGB of a size."""
@@ -59,32 +90,34 @@ class FrameView:
         self.time = time
         self.frame = frame
         self.change: float | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W) of the frame as stored."""
-        return self.frame.height, self.frame.width
+        self.shape = (frame.height, frame.width)  # (H, W) of the frame as stored
+        self._layout = layout = views.layout(frame)
+        # The luma plane as stored `[H, W]`, a view; None if the format has no such plane.
+        self._plane = _first_plane(frame, layout.dtype) if layout.dtype is not None else None
+        self._stretched = not layout.full_range and frame.color_range != _FULL_RANGE
+        # Every n-th point of every n-th line `[h, w]`: costs next to nothing, noise stays in.
+        step = max(max(self.shape) // GRID_WIDTH, 1)
+        self.grid = self.part(np.s_[step // 2 :: step, step // 2 :: step])
+        if self.grid.base is not None:
+            self.grid = self.grid.copy()  # it outlives the frame
+        self._level: float | None = None
 
     @property
     def turns(self) -> int:
         """Quarter turns counter-clockwise that bring the frame upright."""
         return self._views.picture.rotation(self.frame) // 90
 
-    @cached_property
-    def grid(self) -> np.ndarray:
-        """Every n-th point of every n-th line `[h, w]`: costs next to nothing, noise stays in."""
-        step = max(max(self.shape) // GRID_WIDTH, 1)
-        return self.part(np.s_[step // 2 :: step, step // 2 :: step]).copy()
-
     def part(self, where: Any) -> np.ndarray:
         """The points `where` of `luma`, as an index of two slices; the others are not touched."""
         plane = self._plane
         return self._gray[where] if plane is None else self._levels(plane[where])
 
-    @cached_property
+    @property
     def level(self) -> float:
         """Mean of `grid`: how bright the frame is."""
-        return _mean(self.grid)
+        if self._level is None:
+            self._level = _mean(self.grid)
+        return self._level
 
     @property
     def luma(self) -> np.ndarray:
@@ -102,7 +135,7 @@ class FrameView:
             height=max(round(height * scale), 16),
             format="gray",
             dst_color_range=ColorRange.JPEG,
-            interpolation=Interpolation.AREA,
+            interpolation=_AREA,
             threads=1,
         )
         return _first_plane(gray, np.uint8)
@@ -123,27 +156,10 @@ class FrameView:
         )
         return _first_plane(gray, np.uint8)
 
-    @cached_property
-    def _plane(self) -> np.ndarray | None:
-        """The luma plane as stored `[H, W]`, a view; None if the format has no such plane."""
-        form = self.frame.format
-        first = form.components[0]
-        if not first.is_luma or not form.is_planar or first.plane != 0 or form.is_big_endian:
-            return None
-        if first.bits == 8:
-            return _first_plane(self.frame, np.uint8)
-        return _first_plane(self.frame, np.uint16) if 8 < first.bits <= 16 else None
-
     def _levels(self, plane: np.ndarray) -> np.ndarray:
         if plane.dtype == np.uint16:
-            plane = (plane >> (self.frame.format.components[0].bits - 8)).astype(np.uint8)
-        return plane if self._full_range else _LIMITED.take(plane)
-
-    @property
-    def _full_range(self) -> bool:
-        frame: Any = self.frame
-        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-        return bool(full) or frame.format.name.startswith("gray")
+            plane = (plane >> self._layout.shift).astype(np.uint8)
+        return _LIMITED.take(plane) if self._stretched else plane
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -153,7 +169,8 @@ def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 def _mean(values: np.ndarray) -> float:
     # A third of the time of `mean()`, which matters for something done with every frame.
-    return int(np.add.reduce(values.ravel(), dtype=np.uint64)) / values.size
+    wide = np.uint32 if values.size < _MOST_IN_32_BITS else np.uint64
+    return int(np.add.reduce(values.ravel(), dtype=wide)) / values.size
 
 
 def _first_plane(frame: av.VideoFrame, dtype: Any) -> np.ndarray:

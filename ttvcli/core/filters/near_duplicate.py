@@ -44,7 +44,9 @@ class NearDuplicateMeter:
     def see(self, view: FrameView) -> None:
         """Look at twelve frames a second."""
         if self._hasher.wants(view.time):
-            self._hasher.add(np.rot90(view.small, view.turns), view.time)
+            turns = view.turns
+            upright = np.rot90(view.small, turns) if turns else view.small
+            self._hasher.add(upright, view.time)
 
     def finish(self, clip: Clip) -> Metrics:
         """Return how much could be hashed."""

@@ -10,6 +10,8 @@ Types:  a hash is 256 bits, uint64 [4]; first bit is the highest of the first wo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -33,12 +35,26 @@ def pdq(luma: NDArray[Any]) -> tuple[Words, int]:
     Raises:
         ValueError: not a plane of at least 8x8.
     """
+    reduced = reduce_plane(luma)
+    return hash_reduced(reduced), _quality(reduced)
+
+
+def reduce_plane(luma: NDArray[Any]) -> Floats:
+    """Smooth and decimate a plane `[H, W]` to what is hashed `[64, 64]`.
+
+    Raises:
+        ValueError: not a plane of at least 8x8.
+    """
     if luma.ndim != 2 or min(luma.shape) < 8:
         raise ValueError(f"a luma plane [H, W] of 8x8 or more is hashed, got {luma.shape}")
-    down, across = _reduction(luma.shape[0]), _reduction(luma.shape[1])
-    reduced = down @ luma.astype(np.float64) @ across.T
+    down, across = _Reduction.of(luma.shape[0]), _Reduction.of(luma.shape[1])
+    return across.columns(down.rows(luma.astype(np.float64)))
+
+
+def hash_reduced(reduced: Floats) -> Words:
+    """Hash what `reduce_plane` made."""
     transform = _cosines()
-    return _pack(transform @ reduced @ transform.T), _quality(reduced)
+    return _pack(transform @ reduced @ transform.T)
 
 
 def distances(left: Words, right: Words) -> NDArray[np.uint16]:
@@ -59,7 +75,51 @@ def from_hex(text: str) -> Words:
     return np.frombuffer(data, ">u8").astype(np.uint64).reshape(-1, WORDS)
 
 
-@lru_cache(maxsize=64)
+@dataclass(frozen=True)
+class _Reduction:
+    """A box filter twice, then every (size / 64)th value; up to 256 values, just what it needs.
+
+    There a result has at most three terms, with weights such as 1/4, so that float64 holds the sums
+    of float32 exactly: a product with the whole matrix, nearly all zeros, gives the same bits.
+    """
+
+    matrix: Floats  # [64, size]
+    places: tuple[NDArray[np.intp], ...] = ()  # of each term [64]
+    weights: tuple[Floats, ...] = ()  # [64]
+
+    def rows(self, values: Floats) -> Floats:
+        """`[size, W]` to `[64, W]`."""
+        if not self.places:
+            return self.matrix @ values
+        terms = zip(self.weights, self.places, strict=True)
+        return _total(values.take(place, 0) * weight[:, None] for weight, place in terms)
+
+    def columns(self, values: Floats) -> Floats:
+        """`[H, size]` to `[H, 64]`."""
+        if not self.places:
+            return values @ self.matrix.T
+        terms = zip(self.weights, self.places, strict=True)
+        return _total(values.take(place, 1) * weight for weight, place in terms)
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(size: int) -> _Reduction:
+        matrix = _reduction(size)
+        terms = int((matrix != 0).sum(axis=1).max())
+        if terms > 3:
+            return _Reduction(matrix)
+        order = np.argsort(matrix == 0, axis=1, kind="stable")[:, :terms]
+        weights = np.take_along_axis(matrix, order, axis=1)
+        return _Reduction(matrix, tuple(order.T.copy()), tuple(weights.T.copy()))
+
+
+def _total(terms: Iterator[Floats]) -> Floats:
+    total = next(terms)
+    for term in terms:
+        total += term
+    return total
+
+
 def _reduction(size: int) -> Floats:
     """Matrix `[64, size]` that applies a box filter twice and keeps every (size / 64)th value."""
     window = -(-size // (2 * SIDE))
@@ -86,5 +146,10 @@ def _pack(coefficients: Floats) -> Words:
 
 
 def _quality(reduced: Floats) -> int:
-    total = sum(np.abs(np.trunc(np.diff(reduced, axis=axis) * 100 / 255)).sum() for axis in (0, 1))
+    total = 0.0
+    for steps in (reduced[1:] - reduced[:-1], reduced[:, 1:] - reduced[:, :-1]):
+        steps *= 100
+        steps /= 255
+        np.trunc(steps, out=steps)
+        total += float(np.abs(steps, out=steps).sum())
     return int(min(total // 90, 100))

@@ -7,12 +7,14 @@ What was given before the last `Begin` is void, and so is everything once there 
 """
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ttvcli.core.video.decode import VideoInfo, open_video, packet_duration, scan
+from ttvcli.core.video.ahead import ahead
+from ttvcli.core.video.decode import Video, VideoInfo, open_video, packet_duration, scan
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.picture import PictureReader
 from ttvcli.core.video.resample import ClipPlan, ClipReader, output_frames, plan_clips, resample
@@ -20,6 +22,10 @@ from ttvcli.core.video.resample import ClipPlan, ClipReader, output_frames, plan
 if TYPE_CHECKING:
     import av
     import numpy as np
+
+    from ttvcli.core.video.timeline import TimedFrame
+
+_AHEAD = 4  # decoded frames that wait to be converted
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class ClipTask:
     frames: int  # of a clip, 8k + 1
     skip: frozenset[int] = frozenset()  # clips that nobody needs again
     suspect: bool = False  # known to be damaged: no clip before all of it was decoded
+    threads: int = 1  # above 1, one decodes while others convert; the events are the same
 
     def events(self) -> Iterator[Event]:
         """Yield `Begin`, the frames of each clip in order, then `End` or `Broken`."""
@@ -88,6 +95,10 @@ class ClipTask:
     def _cut(self, duration: Fraction) -> ClipPlan:
         return plan_clips(output_frames(duration, self.fps), self.frames)
 
+    def _decoded(self, video: Video) -> "Generator[TimedFrame[av.VideoFrame], None, None]":
+        frames = video.frames()
+        return ahead(frames, _AHEAD) if self.threads > 1 else frames
+
     def _attempt(
         self, duration: Fraction, skip: frozenset[int], *, sure: bool
     ) -> Generator[Event, None, bool]:
@@ -95,19 +106,20 @@ class ClipTask:
 
         Damage counts as "does not" while the duration is a forecast, else UnreadableVideo.
         """
-        cut, end = self._cut(duration), Fraction(0)
+        cut, last = self._cut(duration), None
         try:
-            with open_video(self.path) as video:
+            with open_video(self.path) as video, closing(self._decoded(video)) as decoded:
                 yield Begin(video.info, cut)
 
                 def timed() -> "Iterator[tuple[Fraction, av.VideoFrame]]":
-                    nonlocal end
-                    for frame in video.frames():
-                        end = frame.time + frame.duration
-                        yield frame.time, frame.picture
+                    nonlocal last
+                    for last in decoded:
+                        yield last.time, last.picture
 
                 frames = timed()
-                convert = PictureReader(video.info.sample_aspect, self.size).view
+                convert = PictureReader(
+                    video.info.sample_aspect, self.size, threads=self.threads
+                ).view
                 reader = ClipReader(resample(frames, self.fps, duration), convert, self.frames)
                 for number in range(cut.clips):
                     if number in skip:
@@ -121,4 +133,5 @@ class ClipTask:
             if sure:
                 raise
             return False
+        end = last.end if last is not None else Fraction(0)
         return output_frames(end, self.fps) == output_frames(duration, self.fps)

@@ -7,7 +7,7 @@ failure is an `UnreadableVideo` with a reason code. Frames come one by one; noth
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,7 +20,7 @@ from av.error import FFmpegError
 
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.picture import PictureReader
-from ttvcli.core.video.timeline import LONGEST_HOLD, repaired_times
+from ttvcli.core.video.timeline import LONGEST_HOLD, TimedFrame, repaired_times
 from ttvcli.errors import counted
 
 if TYPE_CHECKING:
@@ -66,15 +66,6 @@ class Scan:
     duration: Fraction  # seconds, from the start of the first frame to the end of the last
 
 
-@dataclass(frozen=True)
-class TimedFrame:
-    """A decoded frame that is not converted yet: start and duration in seconds, picture of PyAV."""
-
-    time: Fraction
-    duration: Fraction
-    picture: av.VideoFrame
-
-
 class Video:
     """An open video: `info`, then `frames()` once. Made by `open_video`."""
 
@@ -92,7 +83,7 @@ class Video:
         self.info = _describe(container, stream, self._first)
         self.picture_reader = PictureReader(self.info.sample_aspect)
 
-    def frames(self) -> Iterator[TimedFrame]:
+    def frames(self) -> Generator[TimedFrame[av.VideoFrame], None, None]:
         """Yield every frame in presentation order with repaired times.
 
         Raises:
@@ -101,15 +92,14 @@ class Video:
         """
         rate = self.info.fps
         period = 1 / rate if rate else _DEFAULT_PERIOD
-        end = Fraction(0)
-        for time, duration, picture in repaired_times(self._all(), period):
-            if picture.is_corrupt:
-                raise UnreadableVideo("corrupt", f"a damaged frame at {float(time):.2f} s")
+        frame: TimedFrame[av.VideoFrame] | None = None
+        for frame in repaired_times(self._all(), period):
+            if frame.picture.is_corrupt:
+                raise UnreadableVideo("corrupt", f"a damaged frame at {frame.seconds:.2f} s")
             if self._recovered:
-                raise UnreadableVideo("corrupt", f"undecodable data before {float(time):.2f} s")
-            end = time + duration
-            yield TimedFrame(time, duration, picture)
-        stated = self.info.duration
+                raise UnreadableVideo("corrupt", f"undecodable data before {frame.seconds:.2f} s")
+            yield frame
+        stated, end = self.info.duration, frame.end if frame is not None else Fraction(0)
         short = stated is not None and end < Fraction(stated) * _WHOLE
         if self._errors or short:
             of = f" of {stated:.2f} s" if stated is not None else ""
@@ -178,11 +168,10 @@ def probe(path: str | Path) -> VideoInfo:
 def scan(path: str | Path) -> Scan:
     """Decode the whole file without converting it: its true length, or UnreadableVideo."""
     with open_video(path) as video:
-        count, end = 0, Fraction(0)
+        count, last = 0, None
         for frame in video.frames():
-            count += 1
-            end = frame.time + frame.duration
-        return Scan(video.info, count, end)
+            count, last = count + 1, frame
+        return Scan(video.info, count, last.end if last is not None else Fraction(0))
 
 
 def packet_duration(path: str | Path) -> Fraction | None:

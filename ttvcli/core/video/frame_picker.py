@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import av
 
-from ttvcli.core.video.decode import TimedFrame
 from ttvcli.core.video.errors import UnreadableVideo
+from ttvcli.core.video.timeline import TimedFrame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ class FramePicker:
 
     def __init__(
         self,
-        frames: Iterable[TimedFrame],
+        frames: Iterable[TimedFrame[av.VideoFrame]],
         convert: "Callable[[av.VideoFrame], np.ndarray]",
         advance: Callable[[], None] = lambda: None,
     ) -> None:

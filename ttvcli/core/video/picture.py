@@ -17,6 +17,9 @@ from ttvcli.core.video.tonemap import HLG, PQ, hdr_to_sdr
 
 _MAX_SCALED = 8192 * 8192
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+_SHRINK, _ENLARGE = (
+    (method | _EXACT).value for method in (Interpolation.AREA, Interpolation.BICUBIC)
+)
 _HD_HEIGHT = 720  # from here on, video that names no matrix is BT.709, below BT.601
 _MATRICES = {
     1: Colorspace.ITU709,
@@ -37,6 +40,7 @@ class PictureReader:
         size: (width, height) wanted; the picture is scaled to cover it (area averaging down,
             bicubic up) and cut to it around the centre. None keeps the shown size.
         edges: what is cut off every frame before that.
+        threads: that share the lines of each picture; the pixels do not depend on it.
     """
 
     def __init__(
@@ -44,13 +48,16 @@ class PictureReader:
         sample_aspect: Fraction,
         size: tuple[int, int] | None = None,
         edges: Edges = Edges(),
+        threads: int = 1,
     ) -> None:
         if size is not None and min(size) < 1:
             raise ValueError(f"size must be positive, got {size[0]}x{size[1]}")
         self.sample_aspect = sample_aspect
         self.size = size
         self._crop = Cropper(edges)
+        self.threads = threads
         self._scaler = VideoReformatter()
+        self._sizes: dict[tuple[int, int, bool], tuple[int, int]] = {}
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """Return the picture as uint8 RGB `[H, W, 3]`."""
@@ -63,7 +70,7 @@ class PictureReader:
         width, height = self._scaled_size(frame, turned=turns % 2 == 1)
         hdr = frame.color_trc in (PQ, HLG)
         shrinks = width <= frame.width and height <= frame.height
-        method = Interpolation.AREA if shrinks else Interpolation.BICUBIC
+        method = _SHRINK if shrinks else _ENLARGE
         scaled = self._scaler.reformat(
             frame,
             width=width,
@@ -73,8 +80,8 @@ class PictureReader:
             dst_colorspace=Colorspace.DEFAULT,
             src_color_range=frame.color_range or None,
             dst_color_range=ColorRange.JPEG,
-            interpolation=method | _EXACT,
-            threads=1,
+            interpolation=method,
+            threads=self.threads,
         )
         picture = scaled.to_ndarray() if hdr else _in_place(scaled)
         # FFmpeg's angle is counter-clockwise, as NumPy's.
@@ -111,15 +118,21 @@ class PictureReader:
         return found
 
     def _scaled_size(self, frame: av.VideoFrame, *, turned: bool) -> tuple[int, int]:
-        shown_width, shown_height = frame.width * self.sample_aspect, Fraction(frame.height)
+        stored = (frame.width, frame.height, turned)
+        if stored not in self._sizes:
+            self._sizes[stored] = self._scaled(*stored)
+        return self._sizes[stored]
+
+    def _scaled(self, stored_width: int, stored_height: int, turned: bool) -> tuple[int, int]:
+        shown_width, shown_height = stored_width * self.sample_aspect, Fraction(stored_height)
         if self.size is None:
-            return max(round(shown_width), 1), frame.height
+            return max(round(shown_width), 1), stored_height
         want_width, want_height = self.size[::-1] if turned else self.size
         scale = max(want_width / shown_width, want_height / shown_height)
         width = max(round(shown_width * scale), want_width)
         height = max(round(shown_height * scale), want_height)
         if width * height > _MAX_SCALED:  # a picture of one line, made to cover a square
-            shape = f"{frame.width}x{frame.height} cannot cover {want_width}x{want_height}"
+            shape = f"{stored_width}x{stored_height} cannot cover {want_width}x{want_height}"
             raise UnreadableVideo("too_large", shape)
         return width, height
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ttvcli.core.video.decode import TimedFrame, Video, open_video
+from ttvcli.core.video.decode import Video, open_video
 from ttvcli.core.video.picture import PictureReader
+from ttvcli.core.video.timeline import TimedFrame
 
 _TOLERANCE = 1e-4  # seconds; times in manifests are rounded
 _BEYOND = 0.5  # seconds after the last frame for which it still stands
@@ -89,7 +90,7 @@ def _shown(
     """Yield (moment, span, picture) for every moment that lies within the video."""
     at, before, picture = 0, None, None
     for frame in video.frames():
-        while before is not None and wanted[at][0] < float(frame.time) - _TOLERANCE:
+        while before is not None and wanted[at][0] < frame.seconds - _TOLERANCE:
             picture = read(before.picture) if picture is None else picture
             yield *wanted[at], picture
             at += 1
@@ -105,8 +106,8 @@ def _shown(
         at += 1
 
 
-def _end(frame: TimedFrame) -> float:
-    return float(frame.time + frame.duration) + _BEYOND
+def _end(frame: TimedFrame[Any]) -> float:
+    return float(frame.end) + _BEYOND
 
 
 def _size(video: Video, longest: int) -> tuple[int, int]:

@@ -15,7 +15,8 @@ from typing import Protocol
 
 import av
 
-from ttvcli.core.video.decode import TimedFrame, VideoInfo, open_video
+from ttvcli.core.video.decode import VideoInfo, open_video
+from ttvcli.core.video.timeline import TimedFrame
 
 MICRO = 1_000_000  # units of a second in a Clock
 
@@ -121,7 +122,7 @@ def find_shots(
         for frame in video.frames():
             time = round(frame.time * MICRO)
             times.append(max(time, times[-1] + 1) if times else time)
-            end = frame.time + frame.duration
+            end = frame.end
             detector.push(frame.picture)
             if advance is not None:
                 advance(frame)

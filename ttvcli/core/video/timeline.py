@@ -5,11 +5,13 @@ recordings) or leap hours ahead (a broken clock). Everything after this module s
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol, TypeVar
+from math import lcm
+from typing import Generic, Protocol, TypeVar
 
 # A longer pause between two frames is a broken clock, not a still picture.
-LONGEST_HOLD = Fraction(60)
+LONGEST_HOLD = 60  # seconds
 
 
 class Stamped(Protocol):
@@ -26,43 +28,78 @@ class Stamped(Protocol):
 
 
 F = TypeVar("F", bound=Stamped)
+P = TypeVar("P")
 
 
-def repaired_times(frames: Iterable[F], period: Fraction) -> Iterator[tuple[Fraction, Fraction, F]]:
-    """Yield (time, duration, frame) for frames in presentation order; times in seconds from 0.
+@dataclass(slots=True)
+class TimedFrame(Generic[P]):
+    """A decoded frame that is not converted yet, and when it is shown.
+
+    Times are whole numbers of ticks: a fraction of its own for every frame costs as much as what
+    some filters do with a small picture.
+
+    Attributes:
+        start: ticks from the start of the first frame.
+        length: ticks that it is shown; matters for the last frame only, all others are shown until
+            the next one starts.
+        rate: ticks a second; it may grow from one frame to the next, to a multiple of what it was.
+        picture: of PyAV.
+    """
+
+    start: int
+    length: int
+    rate: int
+    picture: P
+
+    @property
+    def time(self) -> Fraction:
+        """Seconds from the start of the first frame, exactly."""
+        return Fraction(self.start, self.rate)
+
+    @property
+    def seconds(self) -> float:
+        """The float next to `time`."""
+        return self.start / self.rate
+
+    @property
+    def end(self) -> Fraction:
+        """Seconds until it is over, exactly."""
+        return Fraction(self.start + self.length, self.rate)
+
+
+def repaired_times(frames: Iterable[F], period: Fraction) -> Iterator[TimedFrame[F]]:
+    """Yield frames in presentation order with times from 0.
 
     Args:
         frames: anything with `pts`, `duration` and `time_base`, as PyAV's frames.
         period: seconds between frames where the file does not say, from its nominal rate.
 
-    A frame's duration is what the file states if that is plausible, else `period`. It matters for
-    the last frame only: every other frame is shown until the next one starts.
+    A frame's length is what the file states if that is plausible, else `period`.
     """
     if period <= 0:
         raise ValueError(f"the period between frames must be positive, got {period}")
-    previous: Fraction | None = None
-    offset = Fraction(0)
+    base: Fraction | None = None
+    rate, usual, step = period.denominator, period.numerator, 0
+    previous: int | None = None
+    offset = 0
     for frame in frames:
-        stated = None
-        if frame.pts is not None and frame.time_base:
-            stated = frame.pts * frame.time_base
+        if frame.time_base != base:  # at the first frame, and hardly ever again
+            base = frame.time_base
+            finer = lcm(rate, base.denominator if base else 1) // rate
+            rate, usual, offset = finer * rate, finer * usual, finer * offset
+            previous = None if previous is None else finer * previous
+            step = base.numerator * (rate // base.denominator) if base else 0
+        longest = LONGEST_HOLD * rate
+        stated = frame.pts * step if frame.pts is not None and step else None
         if previous is None:
-            time = Fraction(0)
-            offset = -(stated or Fraction(0))
+            start, offset = 0, -(stated or 0)
         elif stated is None:
-            time = previous + period
+            start = previous + usual
         else:
-            time = stated + offset
-            if not 0 < time - previous <= LONGEST_HOLD:  # a new clock starts here
-                time = previous + period
-                offset = time - stated
-        previous = time
-        yield time, _duration(frame, period), frame
-
-
-def _duration(frame: Stamped, period: Fraction) -> Fraction:
-    if frame.duration and frame.time_base:
-        stated = frame.duration * frame.time_base
-        if 0 < stated <= LONGEST_HOLD:
-            return stated
-    return period
+            start = stated + offset
+            if not 0 < start - previous <= longest:  # a new clock starts here
+                start = previous + usual
+                offset = start - stated
+        previous = start
+        length = (frame.duration or 0) * step
+        yield TimedFrame(start, length if 0 < length <= longest else usual, rate, frame)
