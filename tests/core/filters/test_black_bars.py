@@ -1,7 +1,6 @@
 """Bars are cut off when they surely are some; dark pictures and things on black stay whole."""
 
 from collections.abc import Iterable
-from fractions import Fraction
 
 import av
 import numpy as np
@@ -10,7 +9,7 @@ from filter_views import texture
 
 from ttvcli.core.filters.black_bars import BlackBars
 from ttvcli.core.video.crop import Edges
-from ttvcli.core.video.decode import TimedFrame
+from ttvcli.core.video.timeline import TimedFrame
 
 HIGH, WIDE = 180, 320
 
@@ -20,7 +19,7 @@ def edges_of(pictures: Iterable[np.ndarray], fps: int = 2) -> Edges:
     bars = BlackBars()
     for number, picture in enumerate(pictures):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="gray")
-        bars.see(TimedFrame(Fraction(number, fps), Fraction(1, fps), frame))
+        bars.see(TimedFrame(number, 1, fps, frame))
     return bars.edges()
 
 

@@ -7,9 +7,9 @@ import pytest
 from numbered_video import write_numbered
 from video_files import cut_short
 
-from ttvcli.core.video.decode import TimedFrame
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.shots import Clock, NoDetector, Shot, Transition, find_shots, split_at
+from ttvcli.core.video.timeline import TimedFrame
 
 
 def test_a_cut_ends_one_shot_and_begins_the_next() -> None:
