@@ -11,13 +11,14 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ttvcli.workflows import process_memory
 
 Frame = Any  # uint8 [H, W, 3], or whatever a side decodes to
 
@@ -246,11 +247,8 @@ def measure_reading(reading: Reading) -> dict[str, Any]:
 
 def _peak() -> int:
     """Kibibytes that this process held at most, without what it was forked from."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    held = process_memory.peak()
+    return held // 1024 if held else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _cpu() -> float:
