@@ -187,7 +187,10 @@ def _readers(
     """The rows of all sides with one number of threads, ours first."""
     own = OWN[name]
     width, height = parse_size(config.size)
-    start = Reading(own, paths, width, height, threads)
+    warm = folder / "warm.mp4"
+    if not warm.exists():
+        write_video(warm, draw_film(160, 96, 48), 24, preset="veryfast")
+    start = Reading(own, paths, width, height, threads, warm=str(warm))
     readings = {side: replace(start, side=side) for side in (own, *BARE[name])}
     progress.start(f"{name}, {threads} threads: comparing frames")
     differences, obstacles = compare(readings, folder) if name == "encode" else ({}, {})

@@ -34,6 +34,7 @@ class Reading:
     threads: int
     keep: str = ""  # .npy file for the frames of the first video that `kept` names
     kept: tuple[int, ...] = ()
+    warm: str = ""  # video that is read before the clock starts: what loads late is loaded then
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,8 @@ def measure_reading(reading: Reading) -> dict[str, Any]:
     """Read everything: frames, wall and CPU seconds, and the most memory of any process."""
     kept: list[np.ndarray] = []
     count = 0
-    for _ in SIDES[reading.side](replace(reading, paths=[], threads=1)):  # imports what it needs
+    before = [reading.warm] if reading.warm else []
+    for _ in SIDES[reading.side](replace(reading, paths=before, threads=1)):  # imports all it needs
         pass
     frames = SIDES[reading.side](reading)
     started = next(frames).cpu_seconds if reading.side.startswith("ttv") else 0.0
