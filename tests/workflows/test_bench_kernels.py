@@ -300,7 +300,7 @@ def test_an_interrupted_benchmark_says_what_is_kept(
     monkeypatch.setattr(sides, "attention_work", stop)
     out = tmp_path / "rows.jsonl"
     rows = "ttt_linear,local-attention"
-    with pytest.raises(Interrupted, match=r"8 rows are in .*rows\.jsonl"):
+    with pytest.raises(Interrupted, match=r"8 rows kept in .*rows\.jsonl"):
         run(BenchKernelsConfig(**SMALL, rows=rows, out=out))
     assert len(out.read_text(encoding="utf-8").splitlines()) == 8
 

@@ -96,6 +96,6 @@ def test_an_interrupted_benchmark_says_what_is_kept(
     rows = {**bench_sample.ROWS, "second": Row("3", stop)}
     monkeypatch.setattr(bench_sample, "ROWS", rows)
     out = tmp_path / "rows.jsonl"
-    with pytest.raises(Interrupted, match=r"second in fp32; 1 rows are in .*rows\.jsonl"):
+    with pytest.raises(Interrupted, match=r"second in fp32; 1 row kept in .*rows\.jsonl"):
         run(BenchSampleConfig(repeats=1, dtypes="fp32", out=out, device="cpu"))
     assert len(out.read_text(encoding="utf-8").splitlines()) == 1
