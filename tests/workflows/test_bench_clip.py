@@ -111,3 +111,8 @@ def test_wrong_settings_of_a_clip_are_named(changes: dict[str, Any], says: str) 
 def test_a_folder_that_is_not_there_is_named_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises((ArtifactError, UsageError), match="nothing-here"):
         plan(settings(tmp_path / "nothing-here"))
+
+
+def test_a_model_that_diffusers_cannot_have_is_refused_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="diffusers knows no TTT layers and no segments"):
+        plan(BenchSampleConfig(model="tiny", device="cpu"))

@@ -21,7 +21,7 @@ import torch
 from ttvcli.artifacts.latents import load_latents
 from ttvcli.core.device import DTYPES
 from ttvcli.core.video.encode import write_video
-from ttvcli.errors import TtvError, WorkFailed
+from ttvcli.errors import TtvError, UsageError, WorkFailed
 from ttvcli.workflows import components, process_memory
 from ttvcli.workflows.memory_plan import parse_bytes
 from ttvcli.workflows.sample import SampleConfig
@@ -52,8 +52,12 @@ class Clip:
     folder: str = ""
 
     def request(self) -> Request:
-        """The clip with every setting settled; refuses what `ttv sample` would refuse."""
-        return check(
+        """The clip with every setting settled.
+
+        Raises:
+            UsageError, ArtifactError: what `ttv sample` would refuse, or a model of segments.
+        """
+        request = check(
             SampleConfig(
                 prompt=PROMPT,
                 model=self.model,
@@ -76,6 +80,13 @@ class Clip:
                 vram_limit=self.vram_limit,
             )
         )
+        if not request.is_clip or request.transformer.get("ssm", "none") != "none":
+            raise UsageError(
+                "diffusers knows no TTT layers and no segments, so its clip would be another one",
+                where=str(request.folder),
+                fix="give a public CogVideoX, or what `ttv bench model` writes without --ssm",
+            )
+        return request
 
 
 class _StepClock(Silent):

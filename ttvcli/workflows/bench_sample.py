@@ -130,9 +130,9 @@ def run(config: BenchSampleConfig, progress: Progress = SILENT) -> BenchResult:
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
     file = RowFile(config.out)
+    shapes = [_shape(config, name, dtype) for name, dtype in config.jobs()]
     progress.start("measuring", total=_pairs(config), unit="pairs of runs")
-    for name, dtype in config.jobs():
-        shape = _shape(config, name, dtype)
+    for (name, dtype), shape in zip(config.jobs(), shapes, strict=True):
         with file.kept(f" at {name} in {dtype}"):
             if name == CLIP:
                 clip = config.clip(dtype)
