@@ -5,9 +5,7 @@ in its argument and answers with one line of JSON; a side that fails answers why
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ from ttvcli.core.device import DTYPES
 from ttvcli.core.video.encode import write_video
 from ttvcli.errors import TtvError, UsageError, WorkFailed
 from ttvcli.workflows import components, process_memory
+from ttvcli.workflows.bench_child import answer
 from ttvcli.workflows.memory_plan import parse_bytes
 from ttvcli.workflows.sample import SampleConfig
 from ttvcli.workflows.sample import run as sample
@@ -203,17 +202,8 @@ def measured(side: str, clip: Clip) -> dict[str, Any]:
 
 def in_process(side: str, clip: Clip) -> dict[str, Any]:
     """What `measured` gives in a process of its own, or `{"not_run": reason}`."""
-    command = [sys.executable, "-P", "-m", __name__, side, json.dumps(asdict(clip))]
-    paths = os.pathsep.join(path for path in sys.path if path)
-    ran = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
-    )
-    if ran.returncode:
-        lines = [line for line in ran.stderr.splitlines() if "Error" in line]
-        last = (lines or ran.stderr.splitlines() or [f"exit code {ran.returncode}"])[-1]
-        return {"not_run": last[:300]}
-    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return found
+    found = answer(__name__, side, json.dumps(asdict(clip)))
+    return {"not_run": found} if isinstance(found, str) else found
 
 
 def row(clip: Clip, repeats: int, advance: Callable[[], None]) -> dict[str, Any]:

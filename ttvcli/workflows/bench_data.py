@@ -6,14 +6,11 @@ that whatever else the machine does hits all of them. Ratios above 1 mean that t
 """
 
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,12 @@ from ttvcli.core.video.decode import probe
 from ttvcli.core.video.encode import write_video
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.errors import ArtifactError, UsageError, WorkFailed, nearest
+from ttvcli.workflows import bench_readers
+from ttvcli.workflows.bench_child import answer
 from ttvcli.workflows.bench_clock import listed, machine
 from ttvcli.workflows.bench_data_memory import SIDES, memory_rows
 from ttvcli.workflows.bench_file import BenchResult, RowFile
-from ttvcli.workflows.bench_readers import Reading, command
+from ttvcli.workflows.bench_readers import Reading
 from ttvcli.workflows.encode_job import parse_size
 from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.step import SILENT, Plan, Progress
@@ -273,14 +272,8 @@ def _frames(reading: Reading) -> int:
 
 def read(reading: Reading) -> dict[str, Any] | str:
     """Measure one reading in a process of its own, or say why that does not work."""
-    paths = os.pathsep.join(path for path in sys.path if path)
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(reading.threads)}
-    ran = subprocess.run(command(reading), capture_output=True, text=True, env=environment)
-    if ran.returncode:
-        lines = [line for line in ran.stderr.splitlines() if "Error" in line]
-        return (lines or ran.stderr.splitlines() or [f"exit code {ran.returncode}"])[-1][:200]
-    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return found
+    threads = str(reading.threads)
+    return answer(bench_readers.__name__, json.dumps(asdict(reading)), OMP_NUM_THREADS=threads)
 
 
 def summary(times: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -269,17 +269,6 @@ def _centre(picture: np.ndarray, reading: Reading) -> np.ndarray:
     left = (picture.shape[1] - reading.width) // 2
     cut = picture[top : top + reading.height, left : left + reading.width]
     return np.ascontiguousarray(cut)
-
-
-def command(reading: Reading) -> list[str]:
-    """Return the command that measures a reading."""
-    return [
-        sys.executable,
-        "-P",
-        "-m",
-        "ttvcli.workflows.bench_readers",
-        json.dumps(asdict(reading)),
-    ]
 
 
 if __name__ == "__main__":
