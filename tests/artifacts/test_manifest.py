@@ -64,3 +64,24 @@ def test_a_dash_reads_stdin_and_writes_stdout(
         for record in read_manifest("-"):
             writer.append(record)
     assert capsys.readouterr().out == '{"id": "ä"}\n'
+
+
+@pytest.mark.parametrize(
+    ("record", "complaint"),
+    [
+        ('{"segments": "x"}', 'segments is "x", expected a list'),
+        ('{"segments": [{}, 5]}', "segment 1 is 5, expected an object"),
+        ('{"segments": [{"start": "a"}]}', 'start of segment 0 is "a", expected seconds'),
+        ('{"segments": [{"end": 1e400}]}', "end of segment 0 is Infinity, expected seconds"),
+        ('{"segments": [{"caption": ["a"]}]}', 'caption of segment 0 is ["a"], expected a text'),
+        ('{"caption": ["one", "two"]}', 'caption is ["one", "two"], expected a text'),
+    ],
+)
+def test_segments_that_no_step_could_use_are_refused_with_their_line(
+    tmp_path: Path, record: str, complaint: str
+) -> None:
+    path = tmp_path / "manifest.jsonl"
+    path.write_text('{"segments": [{"start": 0, "end": null, "caption": "a"}]}\n' + record + "\n")
+    with pytest.raises(ArtifactError) as raised:
+        read_manifest(path)
+    assert raised.value.what == f"line 2: {complaint}"

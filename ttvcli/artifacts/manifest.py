@@ -7,6 +7,7 @@ header of the run that wrote it is in `ttv.json` beside it.
 """
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from ttvcli.artifacts.atomic import append_line, json_text, replacing
 from ttvcli.errors import ArtifactError
 
 MANIFEST_NAME = "manifest.jsonl"
+_SHOWN = 40  # characters of a value in a complaint
 
 Record = dict[str, Any]
 
@@ -132,8 +134,44 @@ def _parse(text: str, *, where: str) -> list[Record]:
             raise ArtifactError(
                 f"line {number} is {type(record).__name__}, expected an object", where=where
             )
+        complaint = segments_complaint(record)
+        if complaint:
+            raise ArtifactError(
+                f"line {number}: {complaint}",
+                where=where,
+                fix="segments is a list of objects with start and end in seconds, and a caption",
+            )
         records.append(record)
     return records
+
+
+def segments_complaint(record: Mapping[str, Any]) -> str:
+    """Say what is wrong with the captioned spans of a record written by hand; "" if nothing is."""
+    if isinstance(record.get("caption"), list | dict):
+        return f"caption is {_shown(record['caption'])}, expected a text"
+    segments = record.get("segments")
+    if segments is None:
+        return ""
+    if not isinstance(segments, list):
+        return f"segments is {_shown(segments)}, expected a list"
+    for number, segment in enumerate(segments):
+        if not isinstance(segment, dict):
+            return f"segment {number} is {_shown(segment)}, expected an object"
+        for key in ("start", "end"):
+            if segment.get(key) is not None and not _is_seconds(segment[key]):
+                return f"{key} of segment {number} is {_shown(segment[key])}, expected seconds"
+        if isinstance(segment.get("caption"), list | dict):
+            return f"caption of segment {number} is {_shown(segment['caption'])}, expected a text"
+    return ""
+
+
+def _is_seconds(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _repair_last_line(path: Path) -> None:

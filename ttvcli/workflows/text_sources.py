@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ttvcli.artifacts.manifest import MANIFEST_NAME, read_manifest
+from ttvcli.artifacts.manifest import MANIFEST_NAME, read_manifest, segments_complaint
 from ttvcli.artifacts.storyboard import Segment, Storyboard
 from ttvcli.errors import ArtifactError
 from ttvcli.workflows.video_sources import clean
@@ -104,4 +104,7 @@ def _object(line: str) -> dict[str, Any]:
         raise ArtifactError(f"not a manifest: {error}", where="standard input") from error
     if not isinstance(value, dict):
         raise ArtifactError("not a manifest: a line is no object", where="standard input")
+    complaint = segments_complaint(value)
+    if complaint:
+        raise ArtifactError(complaint, where=f"standard input, clip {value.get('id')!r}")
     return value
