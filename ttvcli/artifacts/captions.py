@@ -21,6 +21,7 @@ FILE_KEYS = ("path", "file_name", "filename", "file", "video", "video_path", "vi
 CAPTION_KEYS = ("caption", "text", "prompt", "description")
 TABLE_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
 PROMPTS, VIDEOS = ("prompts.txt", "prompt.txt"), "videos.txt"
+_SHOWN = 80  # characters of a value in a complaint
 FILL_IN_COLUMNS = (
     *("path", "id", "segment", "start", "end"),
     *("problem", "present", "contact_sheet", "caption"),
@@ -116,11 +117,26 @@ def _read(path: Path) -> str:
 
 def _from_csv(text: str, path: Path, delimiter: str) -> list[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(1 << 24)
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    # Strict: a quotation mark that is never closed would swallow all rows behind it.
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
+    rows: list[tuple[int, dict[Any, Any]]] = []
     try:
-        return [(number, dict(row)) for number, row in enumerate(reader, start=2)]
+        for row in reader:
+            rows.append((len(rows) + 2, row))
     except csv.Error as error:
-        raise ArtifactError(f"row {reader.line_num}: {error}", where=str(path)) from error
+        raise ArtifactError(
+            f"row {len(rows) + 2}: {error}",
+            where=str(path),
+            fix='a text in quotation marks ends with one; a " inside of it is written twice',
+        ) from error
+    for number, row in rows:
+        if any(row.get(None) or []):
+            raise ArtifactError(
+                f"row {number} has more columns than the first row names",
+                where=str(path),
+                fix="a text with a comma or a tab in it stands in quotation marks",
+            )
+    return rows
 
 
 def _from_json(text: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -156,9 +172,16 @@ def _row(number: int, row: Mapping[str, Any], path: Path) -> CaptionRow:
     if not file or not texts:
         names = FILE_KEYS if not file else CAPTION_KEYS
         raise ArtifactError(
-            f"row {number} has none of {', '.join(names)}",
+            f"row {number} has none of {', '.join(names)}, only {', '.join(given) or 'nothing'}",
             where=str(path),
             fix="every row names a video and has its caption",
+        )
+    several = next((key for key in texts if isinstance(given[key], list | dict)), None)
+    if several is not None:
+        raise ArtifactError(
+            f"row {number}: {several} is {json.dumps(given[several])[:_SHOWN]}, expected one text",
+            where=str(path),
+            fix="a row for each caption; the first one of a video counts",
         )
     caption = next((one_line(given[key]) for key in texts if given[key]), "")
     try:
