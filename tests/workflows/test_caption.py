@@ -467,3 +467,26 @@ def test_an_unreadable_journal_line_in_the_middle_is_told(split: Path) -> None:
     append_line(split / JOURNAL_NAME, '{"id": "x", "caption": "y"}')
     with pytest.raises(ArtifactError, match="line 1"):
         caption(split, Counting())
+
+
+def test_rows_of_a_table_beside_the_videos_that_name_none_of_them_are_told(
+    tmp_path: Path,
+) -> None:
+    video(tmp_path / "raw" / "sub" / "a.mp4")
+    video(tmp_path / "raw" / "b.mp4")
+    (tmp_path / "raw" / "metadata.csv").write_text(
+        f"file_name,text\nsub/a.mp4,{GOOD}\nraw/b.mp4,{GOOD} too\nc.mp4,{GOOD} again\n"
+    )
+    warned = []
+
+    class Listening(Silent):
+        def warn(self, text: str) -> None:
+            warned.append(text)
+
+    config = CaptionConfig(source=str(tmp_path / "raw"), out=tmp_path / "out", sheets=False)
+    assert dict(plan(config).items)[f"rows for no clip in {tmp_path / 'raw' / 'metadata.csv'}"] == 2
+    run(config, Listening())
+    assert "metadata.csv: 2 rows for no clip of this manifest, the first one for 'raw/b.mp4'" in (
+        warned[0]
+    )
+    assert json.loads((tmp_path / "out" / "captions.json").read_text())["rows_without_clip"] == 2

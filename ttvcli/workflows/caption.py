@@ -63,6 +63,7 @@ def plan(config: CaptionConfig) -> Plan:
         ("segments", sum(len(clip.spans) for clip in library.clips.values())),
     ]
     items += [(f"captions from {name}", n) for name, n in sorted(library.found.items())]
+    items += [(f"rows for no clip in {table}", len(files)) for table, files in library.astray]
     items += [("in an unknown language", work.unsure), ("to caption", len(gaps))]
     items += [(f"  {name}", problems[name]) for name in sorted(problems)]
     items += [
@@ -129,6 +130,8 @@ class _Run:
         self._check_handwork(fill_in, written)
         gaps = self.work.gaps()
         self.progress.note(self._summary(gaps))
+        for table, files in self.library.astray:
+            self._tell_astray(table, files, "no clip of this manifest")
         journal = Journal(self.library.manifest)
         left = self._from_earlier_output(gaps)
         left = self._from_file(left)
@@ -193,12 +196,8 @@ class _Run:
         if table is None:
             return gaps
         rows, unknown = rows_by_clip(self.library, self.rows, table.parent)
-        self.unmatched = len(unknown)
         if unknown:
-            self.progress.warn(
-                f"{table.name}: {counted(len(unknown), 'row')} for no clip of this run, the first "
-                f"one for {unknown[0].file!r}"
-            )
+            self._tell_astray(table, [row.file for row in unknown], "no clip of this run")
         left = {(gap.clip, gap.span): gap for gap in gaps}
         astray = []  # rows of segments that are not there
         for number, of_clip in rows.items():
@@ -217,6 +216,11 @@ class _Run:
                 f"not have, the first one of {astray[0].file!r}"
             )
         return list(left.values())
+
+    def _tell_astray(self, table: Path, files: list[str], what: str) -> None:
+        rows = counted(len(files), "row")
+        self.progress.warn(f"{table}: {rows} for {what}, the first one for {files[0]!r}")
+        self.unmatched += len(files)
 
     def _take_row(self, row: CaptionRow, gap: Gap, table: str) -> bool:
         """Take the caption of a row if it is of use."""

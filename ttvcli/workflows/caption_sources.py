@@ -11,6 +11,7 @@ from typing import Any
 
 from ttvcli.artifacts.captions import (
     TABLE_NAMES,
+    VIDEOS,
     CaptionRow,
     read_caption_table,
     read_prompt_lists,
@@ -61,6 +62,7 @@ class Library:
     root: Path  # what paths in the records are relative to
     manifest: Path  # to write
     found: dict[str, int]  # how many captions came from where
+    astray: list[tuple[Path, list[str]]]  # tables, and the files in them that are no clips
 
     @property
     def in_place(self) -> bool:
@@ -110,7 +112,7 @@ def load_library(source: str, out: Path | None, limit: int) -> Library:
                 origin = str(span["caption_source"])
                 found[origin] = found.get(origin, 0) + 1
         clips[number] = clip
-    return Library(records, clips, root, manifest, found)
+    return Library(records, clips, root, manifest, found, tables.astray(records))
 
 
 def cut_into_segments(clip: CaptionedClip) -> None:
@@ -192,6 +194,7 @@ class _Tables:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._known: dict[Path, dict[str, list[tuple[CaptionRow, str]]]] = {}
+        self._files: dict[Path, list[str]] = {}  # of each table
 
     def of(self, clip: CaptionedClip) -> list[tuple[CaptionRow, str]]:
         """Return the rows for a clip with where they are from, the nearest table first."""
@@ -205,14 +208,29 @@ class _Tables:
                 return found
             folder = folder.parent
 
+    def astray(self, records: list[Record]) -> list[tuple[Path, list[str]]]:
+        """Return the tables that were read and have rows for no video of the manifest."""
+        known = {os.path.normpath(self.root / record["path"]) for record in records}
+        ids = {str(record["id"]) for record in records if record.get("id")}
+        found = []
+        for table, files in self._files.items():
+            places = ((file, os.path.normpath(table.parent / file)) for file in files)
+            lost = [file for file, place in places if place not in known and file not in ids]
+            found += [(table, lost)] if lost else []
+        return found
+
     def _read(self, folder: Path) -> dict[str, list[tuple[CaptionRow, str]]]:
         if folder not in self._known:
             table: dict[str, list[tuple[CaptionRow, str]]] = {}
             for name in TABLE_NAMES:
                 if (folder / name).is_file():
-                    for row in read_caption_table(folder / name):
+                    rows = read_caption_table(folder / name)
+                    self._files[folder / name] = [row.file for row in rows]
+                    for row in rows:
                         table.setdefault(os.path.normpath(row.file), []).append((row, "metadata"))
-            for row in read_prompt_lists(folder):
+            rows = read_prompt_lists(folder)
+            self._files[folder / VIDEOS] = [row.file for row in rows]
+            for row in rows:
                 table.setdefault(os.path.normpath(row.file), []).append((row, "prompts"))
             self._known[folder] = table
         return self._known[folder]
