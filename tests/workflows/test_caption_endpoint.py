@@ -194,3 +194,33 @@ def test_a_refusal_in_the_middle_keeps_what_was_answered(tmp_path: Path) -> None
         before = len(server.requests)
         assert run(config).captioned == 4
     assert len(server.requests) == before + 3
+
+
+class Trickling:
+    """A response that gives a byte at a time, and never ends."""
+
+    def __init__(self, part: bytes) -> None:
+        self.part = part
+
+    def __enter__(self) -> "Trickling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read1(self, _: int) -> bytes:
+        return self.part
+
+
+@pytest.mark.parametrize(
+    ("part", "timeout", "said"),
+    [(b" ", 0.05, "no whole answer in 0.05 s"), (b" " * (1 << 20), 60, "longer than 4,194,304")],
+)
+def test_an_answer_without_end_is_given_up(
+    part: bytes, timeout: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = captioner("http://localhost:1/v1", captioner_model="m", retries=0, timeout=timeout)
+    monkeypatch.setattr(asking._opener, "open", lambda *_, **__: Trickling(part))
+    with pytest.raises(NoCaption, match=said) as failed:
+        asking(VIEW)
+    assert "tries" not in failed.value.detail  # there was one

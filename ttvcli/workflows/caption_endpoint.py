@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import os
+import time
 from collections.abc import Callable
 from email.message import Message
 from http.client import HTTPException
@@ -125,7 +126,8 @@ class EndpointCaptioner:
                 return self._send(path, body)
             except _Busy as busy:
                 if attempt == self.config.retries or self._stopped.is_set():
-                    raise _Refused(f"{busy} (after {attempt + 1} tries)") from busy
+                    tries = f" (after {attempt + 1} tries)" if attempt else ""
+                    raise _Refused(f"{busy}{tries}") from busy
                 pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
                 self.wait(min(max(pause, busy.after), _LONGEST_PAUSE))
         raise AssertionError("unreachable")
@@ -138,9 +140,10 @@ class EndpointCaptioner:
             headers["Authorization"] = f"Bearer {self.key}"
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.url + path, data, headers)
+        end = time.monotonic() + self.config.timeout
         try:
             with self._opener.open(request, timeout=self.config.timeout) as response:
-                return json.loads(response.read(_LONGEST_ANSWER))
+                return json.loads(self._read(response, end))
         except HTTPError as error:
             raise self._complaint(error) from error
         except (URLError, HTTPException, OSError) as error:
@@ -149,6 +152,17 @@ class EndpointCaptioner:
             ) from error
         except ValueError as error:
             raise _Busy(f"the answer is not JSON: {error}") from error
+
+    def _read(self, response: Any, end: float) -> bytes:
+        """Read an answer until `end`: one that trickles in would hold the request for hours."""
+        data = bytearray()
+        while part := response.read1(1 << 16):
+            data += part
+            if len(data) > _LONGEST_ANSWER:
+                raise HTTPException(f"the answer is longer than {_LONGEST_ANSWER:,} bytes")
+            if time.monotonic() > end:
+                raise TimeoutError(f"no whole answer in {self.config.timeout:g} s")
+        return bytes(data)
 
     def _complaint(self, error: HTTPError) -> Exception:
         try:
