@@ -23,6 +23,7 @@ from ttvcli.workflows.filter import FilterConfig, plan, run
 from ttvcli.workflows.filter_measure import Task, measure_source
 from ttvcli.workflows.filter_state import key_of, state_path, thumbnail_path
 from ttvcli.workflows.process_pool import Message
+from ttvcli.workflows.step import Silent
 from ttvcli.workflows.video_sources import find_sources
 
 
@@ -283,8 +284,46 @@ def test_rethreshold_asks_for_measurements_first(
 ) -> None:
     with pytest.raises(UsageError, match="not measured, or changed since: 6 of 6 videos"):
         run(config(videos, tmp_path / "out", rethreshold=True, **LOOSE), measurer=refuse)
-    with pytest.raises(UsageError, match="not measured"):  # another filter was not run
-        run(config(videos, filtered, rethreshold=True, exclude=("size",)), measurer=refuse)
+    more = {"exclude": tuple(name for name in LOOSE["exclude"] if name != "motion")}
+    for rethreshold in (True, False):  # neither may send to the other
+        with pytest.raises(UsageError) as caught:
+            run(config(videos, filtered, rethreshold=rethreshold, **more), measurer=refuse)
+        assert "motion" in caught.value.fix and "--force" in caught.value.fix
+
+
+def test_a_plan_refuses_what_the_run_would_and_tells_what_is_left_to_measure(
+    tmp_path: Path, filtered: Path, videos: Path
+) -> None:
+    before = snapshot(filtered)
+    other = {**LOOSE, "duration": step_limits("duration", min=0.4)}
+    with pytest.raises(UsageError, match="made with other settings"):
+        plan(config(videos, filtered, **other))
+    with pytest.raises(UsageError, match="not measured"):
+        plan(config(videos, tmp_path / "new", rethreshold=True, **LOOSE))
+    assert not (tmp_path / "new").exists()
+    assert dict(plan(config(videos, filtered, **LOOSE)).items)["to measure"] == 0
+    again = plan(config(videos, filtered, rethreshold=True, **other))
+    assert (dict(again.items)["to measure"], again.eta_seconds) == (0, 0)
+    assert dict(plan(config(videos, tmp_path / "new", **LOOSE)).items)["to measure"] == 6
+    assert snapshot(filtered) == before
+
+
+def test_lines_that_are_passed_on_are_part_of_the_total(tmp_path: Path, filtered: Path) -> None:
+    told: list[int | None] = []
+
+    class Counting(Silent):
+        def start(
+            self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
+        ) -> None:
+            if description == "judging":
+                told.append(total)
+
+        def advance(self, n: int = 1, **fields: Any) -> None:
+            told.append(n)
+
+    run(config(filtered, tmp_path / "out", **LOOSE), Counting(), measurer=inline)
+    at = next(n for n, value in enumerate(told) if value and value > 1)
+    assert told[at] == len(read_manifest(filtered)) == len(told[at + 1 :])
 
 
 def test_a_decoder_that_died_is_tried_again_and_is_no_obstacle_to_other_thresholds(

@@ -147,8 +147,7 @@ def claim_folder(
     """
     folder = Path(folder)
     path = folder / HEADER_NAME
-    if folder.exists() and not folder.is_dir():
-        raise UsageError("the output is a file, not a folder", where=str(folder))
+    check_claim(folder, new, force=force)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     if not path.exists():
@@ -157,6 +156,16 @@ def claim_folder(
     if force:
         write_json(path, new)
         return "replaced"
+    return "continued"
+
+
+def check_claim(folder: str | Path, new: Header, *, force: bool = False) -> None:
+    """Raise what `claim_folder` would, and touch nothing: for plans."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("the output is a file, not a folder", where=str(folder))
+    if force or not (folder / HEADER_NAME).exists():
+        return
     old = read_header(folder)
     for key in ("kind", "settings_hash"):
         if old.get(key) != new[key]:
@@ -166,4 +175,3 @@ def claim_folder(
                 where=str(folder),
                 fix="choose another --out, or --force to make everything again",
             )
-    return "continued"

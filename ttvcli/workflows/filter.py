@@ -15,7 +15,7 @@ from typing import Any
 from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import MANIFEST_NAME, write_manifest
-from ttvcli.artifacts.schema import claim_folder, header
+from ttvcli.artifacts.schema import HEADER_NAME, Header, check_claim, claim_folder, header
 from ttvcli.core.video.decode import probe
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.errors import UsageError, counted
@@ -30,11 +30,13 @@ from ttvcli.workflows.filter_state import (
     is_known,
     key_of,
     read_state,
+    stamp,
 )
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import check_ours
 from ttvcli.workflows.process_pool import Message, ProcessPool
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
+from ttvcli.workflows.video_sources import Source
 
 REPORT_NAME = "report.json"
 _BYTES_PER_VIDEO = 6_000  # state and line of the manifest
@@ -63,7 +65,9 @@ class FilterResult(PlainResult):
 def plan(config: FilterConfig) -> Plan:
     """Look at the headers of some videos and tell what a run would do."""
     job = prepare(config)
+    _check_output(job)
     videos = job.sources.videos
+    to_measure = 0 if config.rethreshold else len(_tasks(job))
     chosen = videos[:: max(len(videos) // _PROBED, 1)]
     seconds, pixels, unreadable = 0.0, 0.0, 0
     for source in chosen:
@@ -75,10 +79,12 @@ def plan(config: FilterConfig) -> Plan:
         seconds += info.duration or 0.0
         pixels += (info.duration or 0.0) * float(info.fps or 25) * info.width * info.height
     scale = len(videos) / max(len(chosen), 1)
+    pixels *= to_measure / max(len(videos), 1)
     return Plan(
         command="prep filter",
         items=[
             ("videos", len(videos)),
+            ("to measure", to_measure),
             ("unreadable headers, about", round(unreadable * scale)),
             ("left out by the manifest", job.sources.left_out),
             ("seconds of video, about", round(seconds * scale, 1)),
@@ -112,8 +118,9 @@ def run(
         measured = 0
         if not config.rethreshold:
             measured = _measure_all(job, progress, measurer)
-        progress.start("judging", len(job.sources.videos), "videos")
         verdicts = Verdicts(job)
+        lines = len(job.sources.videos) + len(job.sources.dropped)
+        progress.start("judging", lines, "videos")
         write_manifest(config.out / MANIFEST_NAME, _counted(verdicts.records(), progress))
         write_json(config.out / REPORT_NAME, make_report(job, verdicts))
         progress.finish()
@@ -140,34 +147,60 @@ def run(
 def _claim(job: Job) -> None:
     """Make the folder ours, or continue there; refuse what is not there to be judged again."""
     out, config = job.config.out, job.config
+    _check_output(job)
+    if config.force:
+        forget_all(out)
+    claim_folder(out, _header(job), force=config.force or config.rethreshold)
+    clean_up(out)
+
+
+def _header(job: Job) -> Header:
+    return header("filtered", job.settings())
+
+
+def _check_output(job: Job) -> None:
+    """Refuse a folder of something else, of other settings, or without what is to be judged."""
+    out, config = job.config.out, job.config
     check_ours(out, "filtered", "verdicts")
     if config.rethreshold:
         _check_measured(job)
-    if config.force:
-        forget_all(out)
-    new = header("filtered", job.settings())
     try:
-        claim_folder(out, new, force=config.force or config.rethreshold)
+        check_claim(out, _header(job), force=config.force or config.rethreshold)
     except UsageError as error:
-        fix = "--rethreshold judges again by what was measured, --force measures everything again"
+        again = "--rethreshold judges again by what was measured, --force measures everything again"
+        new = _filters_not_run(job, job.sources.videos)
+        if new:
+            again = f"{new} was not run there: leave it out, or --force to measure everything again"
+        fix = again if (out / HEADER_NAME).exists() else error.fix
         raise UsageError(error.what, where=error.where, fix=fix) from None
-    clean_up(out)
 
 
 def _check_measured(job: Job) -> None:
     missing = [
-        source.name
+        source
         for source in job.sources.videos
         if not is_known(read_state(job.config.out, key_of(source)), source, job.filters)
     ]
-    if missing:
-        total = len(job.sources.videos)
-        raise UsageError(
-            f"not measured, or changed since: {len(missing)} of {counted(total, 'video')}",
-            where=missing[0],
-            fix="run with the thresholds of before and without --rethreshold first; "
-            "--without leaves out filters that were not run",
-        )
+    if not missing:
+        return
+    total = counted(len(job.sources.videos), "video")
+    new = _filters_not_run(job, missing)
+    what = f"not measured with {new}" if new else "not measured, or changed since"
+    fix = "run with the settings of before and without --rethreshold first"
+    if new:
+        fix = f"leave {new} out, or --force in place of --rethreshold to measure everything again"
+    raise UsageError(f"{what}: {len(missing)} of {total}", where=missing[0].name, fix=fix)
+
+
+def _filters_not_run(job: Job, sources: list[Source]) -> str:
+    """Name the filters that videos were not measured with though they were with others."""
+    lacking: set[str] = set()
+    for source in sources:
+        state = read_state(job.config.out, key_of(source)) or {}
+        run = state.get("filters")
+        if run is not None and state.get("stamp") == stamp(source.path):
+            lacking |= {item.name for item in job.filters if run.get(item.name) != item.version}
+    return ", ".join(sorted(lacking))
 
 
 def _tasks(job: Job) -> list[Task]:
