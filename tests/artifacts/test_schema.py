@@ -62,6 +62,21 @@ def test_the_same_settings_continue_and_others_are_refused_naming_both(tmp_path:
     assert schema.read_header(folder) == new
 
 
+def test_settings_that_differ_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    made = {"size": {"min": 480.0, "max": 3}, "fps": "16"}
+    schema.claim_folder(folder, schema.header("clips", made))
+    other = schema.header("clips", {"size": {"min": 80.0, "max": 3}, "fps": "24"})
+    for check in (schema.check_claim, schema.claim_folder):
+        with pytest.raises(UsageError, match=r"other settings \(size\.min, fps\): settings "):
+            check(folder, other)
+    with pytest.raises(UsageError, match=r"other settings \(fps\): "):
+        schema.check_settings(folder, {"fps": "24"})
+    schema.check_settings(folder, {"fps": "16"})  # not all of them have to be known
+    schema.check_settings(folder, {"fps": "24"}, force=True)
+    schema.check_settings(tmp_path / "new", {"fps": "24"})
+
+
 def test_a_folder_of_another_kind_or_a_file_is_refused(tmp_path: Path) -> None:
     schema.claim_folder(tmp_path, schema.header("clips", {}))
     with pytest.raises(UsageError, match="kind clips, now latents"):

@@ -447,6 +447,11 @@ def test_folders_of_something_else_are_refused(split: Path, tmp_path: Path) -> N
     (split / "ttv.json").write_text('{"kind": "latents"}')
     with pytest.raises(UsageError, match="holds latents"):
         caption(split, Counting())
+    (split / "ttv.json").write_text('{"kind": "filtered"}')
+    for step in (run, plan):  # what `prep filter` wrote is passed on with --out
+        with pytest.raises(UsageError, match="holds verdicts") as caught:
+            step(CaptionConfig(source=str(split)))
+        assert "--out" in caught.value.fix
 
 
 def test_the_result_is_what_encode_reads(tmp_path: Path) -> None:
@@ -486,7 +491,8 @@ def test_rows_of_a_table_beside_the_videos_that_name_none_of_them_are_told(
     config = CaptionConfig(source=str(tmp_path / "raw"), out=tmp_path / "out", sheets=False)
     assert dict(plan(config).items)[f"rows for no clip in {tmp_path / 'raw' / 'metadata.csv'}"] == 2
     run(config, Listening())
-    assert "metadata.csv: 2 rows for no clip of this manifest, the first one for 'raw/b.mp4'" in (
-        warned[0]
+    assert (
+        "metadata.csv: 2 rows for no clip of this manifest, the first one for 'raw/b.mp4'"
+        in (warned[0])
     )
     assert json.loads((tmp_path / "out" / "captions.json").read_text())["rows_without_clip"] == 2

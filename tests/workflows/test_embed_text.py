@@ -207,6 +207,9 @@ def test_other_settings_or_weights_are_refused_unless_forced(
         )
         with pytest.raises(UsageError, match="other settings"):
             run(asked)
+        if "model" not in changes:  # a plan reads no weights
+            with pytest.raises(UsageError, match="other settings"):
+                plan(asked)
     run(config(latents, out, model, max_tokens=12, force=True))
     assert load_embeddings(out / "c1.safetensors")[0].shape == (1, 12, 16)
 

@@ -230,6 +230,9 @@ def test_other_weights_are_other_settings(
     other = write_vae(tmp_path / "other", seed=1)
     with pytest.raises(UsageError, match="other settings"):
         run(config(videos, encoded, other))
+    plan(config(videos, encoded, other))  # weights are not read for it
+    with pytest.raises(UsageError, match=r"other settings \(width, height\)"):
+        plan(config(videos, encoded, model, size="64x64"))
 
 
 def test_a_new_video_takes_its_place_and_a_new_caption_is_taken_over(

@@ -196,6 +196,9 @@ def test_other_settings_are_refused_unless_forced(tmp_path: Path) -> None:
     run(config(source, out))
     with pytest.raises(UsageError, match=read_header(out)["settings_hash"]):
         run(config(source, out, seconds=6))
+    with pytest.raises(UsageError, match=r"other settings \(segments\)"):
+        plan(config(source, out, seconds=6))
+    plan(config(source, out, seconds=6, force=True))
     run(config(source, out, seconds=6, force=True))
     assert [p.name[-8:] for p in out.glob("*.mp4")] == ["0000.mp4"]
     assert numbers(out) == [list(range(2, 99))]

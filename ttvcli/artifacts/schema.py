@@ -35,6 +35,7 @@ KINDS = {
 }
 
 Header = dict[str, Any]
+_NAMED = 5  # settings that an error names
 
 
 def producer() -> str:
@@ -170,8 +171,39 @@ def check_claim(folder: str | Path, new: Header, *, force: bool = False) -> None
     for key in ("kind", "settings_hash"):
         if old.get(key) != new[key]:
             name = key.replace("_hash", "")
-            raise UsageError(
-                f"the output was made with other settings: {name} {old.get(key)}, now {new[key]}",
-                where=str(folder),
-                fix="choose another --out, or --force to make everything again",
+            raise _made_otherwise(
+                folder, old, new["settings"], f"{name} {old.get(key)}, now {new[key]}"
             )
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any], *, force: bool = False) -> None:
+    """Raise UsageError if a folder was made with others than these settings, not all of them given.
+
+    For plans, which do not read the weights whose hashes are among the settings.
+    """
+    if force or not (folder / HEADER_NAME).exists():
+        return
+    old = read_header(folder)
+    made = old.get("settings")
+    if isinstance(made, dict) and any(made.get(k) != v for k, v in plain(settings).items()):
+        raise _made_otherwise(folder, old, {**made, **settings}, f"those of {old['settings_hash']}")
+
+
+def _made_otherwise(folder: Path, old: Header, settings: Any, hashes: str) -> UsageError:
+    names = _differing(old.get("settings"), plain(settings))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    named = f" ({', '.join(names[:_NAMED])}{more})" if names else ""
+    return UsageError(
+        f"the output was made with other settings{named}: {hashes}",
+        where=str(folder),
+        fix="choose another --out, or --force to make everything again",
+    )
+
+
+def _differing(old: Any, new: Any, name: str = "") -> list[str]:
+    """Return the dotted names of the settings in which two differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        dot = f"{name}." if name else ""
+        return [n for key in keys for n in _differing(old.get(key), new.get(key), f"{dot}{key}")]
+    return [name] if old != new and name else []

@@ -14,7 +14,15 @@ from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.captions import CaptionRow, read_caption_table
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import read_manifest, to_line, write_manifest
-from ttvcli.artifacts.schema import HEADER_NAME, claim_folder, header, plain, read_header
+from ttvcli.artifacts.schema import (
+    HEADER_NAME,
+    Header,
+    check_claim,
+    claim_folder,
+    header,
+    plain,
+    read_header,
+)
 from ttvcli.core.captions.check import check_caption
 from ttvcli.errors import UsageError, counted
 from ttvcli.workflows.caption_ask import Journal, ask_all
@@ -54,6 +62,9 @@ def plan(config: CaptionConfig) -> Plan:
     check_captioner(config)
     read_instruction(config)
     library = load_library(config.source, config.out, config.limit)
+    _check_kind(library)
+    if not library.in_place:
+        check_claim(library.manifest.parent, _header(), force=config.force)
     work = Judged(config, library)
     gaps = work.gaps()
     problems = Counter(gap.problem for gap in gaps)
@@ -99,7 +110,7 @@ def run(
     _check_kind(library)
     with only_writer(folder), stop_on_signal() as stop:
         if not library.in_place:
-            claim_folder(folder, header("clips", {"step": "prep caption"}), force=config.force)
+            claim_folder(folder, _header(), force=config.force)
         return _Run(config, library, rows, progress, load, stop).all()
 
 
@@ -278,8 +289,8 @@ class _Run:
         if unreadable is not None:
             reason, detail = unreadable.reason_code, unreadable.detail
         start = span.get("start") or 0.0
-        end = "end" if span.get("end") is None else f"{span['end']:g}"
-        item = f"{clip.name}, {start:g} to {end} s"
+        end = "the end" if span.get("end") is None else f"{span['end']:g} s"
+        item = f"{clip.name}, {start:g} to {end}"
         return {"item": item, "segment": gap.span, "reason": reason, "detail": detail}
 
     def _summary(self, gaps: list[Gap]) -> str:
@@ -321,11 +332,22 @@ class _Run:
         write_json(self.library.manifest.parent / REPORT_NAME, report)
 
 
+def _header() -> Header:
+    """The header of a folder whose videos are elsewhere."""
+    return header("clips", {"step": "prep caption"})
+
+
 def _check_kind(library: Library) -> None:
     """Refuse folders whose manifest describes something else than videos."""
     folder = library.manifest.parent
     if (folder / HEADER_NAME).is_file():
         kind = read_header(folder).get("kind")
+        if kind == "filtered":
+            raise UsageError(
+                "the folder holds verdicts, whose manifest gets no captions",
+                where=str(folder),
+                fix="--out FOLDER, a new one, for the manifest with captions",
+            )
         if kind != "clips":
             raise UsageError(
                 f"the folder holds {kind}, not clips",

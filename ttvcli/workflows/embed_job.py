@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ttvcli.artifacts import clip_folder, model_folder
 from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.workflows.output_folder import check_output
 from ttvcli.workflows.shards import Shard, refuse_force
 from ttvcli.workflows.step import Plan
 from ttvcli.workflows.text_sources import Texts, find_texts
@@ -80,9 +81,12 @@ class Job:
             "rules": _RULES,
             "encoder_hash": self.hash_of("text_encoder"),
             "tokenizer_hash": self.hash_of("tokenizer"),
-            "max_tokens": self.max_tokens,
-            "dtype": self.config.dtype,
+            **self.told(),
         }
+
+    def told(self) -> dict[str, Any]:
+        """The settings for which no weights have to be read."""
+        return {"rules": _RULES, "max_tokens": self.max_tokens, "dtype": self.config.dtype}
 
     def hash_of(self, component: str) -> str:
         """The hash of the text encoder or the tokenizer."""
@@ -94,6 +98,7 @@ class Job:
 def plan(config: EmbedTextConfig) -> Plan:
     """Count clips, texts and bytes; reads no weights."""
     job = prepare(config)
+    check_output(config.out, "embeddings", job.told(), force=config.force)
     sizes = _sizes(job)
     prompts = [prompt for clip in job.mine for prompt in clip.prompts]
     distinct = len(set(prompts) | {""})

@@ -26,7 +26,7 @@ from ttvcli.workflows.encode_records import Clip, clip_record, make_report, outc
 from ttvcli.workflows.encode_source import Encoder, Hooks, SourceState
 from ttvcli.workflows.encode_verify import verify
 from ttvcli.workflows.free_space import check_free_space
-from ttvcli.workflows.output_folder import OutputFolder
+from ttvcli.workflows.output_folder import OutputFolder, check_output
 from ttvcli.workflows.shards import write_part_report, writing
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
 from ttvcli.workflows.video_sources import Source
@@ -47,6 +47,7 @@ class EncodeResult(PlainResult):
 def plan(config: EncodeConfig) -> Plan:
     """Look at every video's header and tell what a run would make; reads no weights."""
     job = prepare(config)
+    check_output(config.out, "latents", job.told(), force=config.force)
     clips, seconds, unreadable = 0, 0.0, 0
     for source in job.videos:
         try:

@@ -100,6 +100,13 @@ class Job:
             "step": "prep encode",
             "rules": _RULES,
             "vae_hash": model_folder.component_hash(self.model, "vae"),
+            **self.told(),
+        }
+
+    def told(self) -> dict[str, Any]:
+        """The settings for which no weights have to be read."""
+        return {
+            "rules": _RULES,
             "width": self.size[0],
             "height": self.size[1],
             "fps": str(self.fps),

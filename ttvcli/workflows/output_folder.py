@@ -1,5 +1,6 @@
 """An output folder that a run can be killed over: first a file, then its manifest line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ttvcli.artifacts.manifest import (
     to_line,
     write_manifest,
 )
-from ttvcli.artifacts.schema import HEADER_NAME, Header, claim_folder, read_header
+from ttvcli.artifacts.schema import HEADER_NAME, Header, check_settings, claim_folder, read_header
 from ttvcli.errors import ArtifactError, UsageError
 from ttvcli.workflows.shards import (
     Shard,
@@ -108,6 +109,12 @@ def _records(manifest: Path) -> list[dict[str, Any]]:
         if manifest.exists():
             raise
         return []  # parts were merged in this moment
+
+
+def check_output(path: Path, kind: str, settings: Mapping[str, Any], *, force: bool) -> None:
+    """Refuse what `OutputFolder.open` would, as far as these settings tell; for plans."""
+    check_ours(path, kind)
+    check_settings(path, settings, force=force)
 
 
 def check_ours(path: Path, kind: str, called: str = "") -> None:

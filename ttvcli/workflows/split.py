@@ -36,7 +36,7 @@ from ttvcli.core.video.timeline import TimedFrame
 from ttvcli.errors import counted
 from ttvcli.workflows.encode_job import plain_number
 from ttvcli.workflows.free_space import check_free_space
-from ttvcli.workflows.output_folder import OutputFolder
+from ttvcli.workflows.output_folder import OutputFolder, check_output
 from ttvcli.workflows.split_job import SplitConfig, SplitJob, prepare
 from ttvcli.workflows.split_records import Clip, clip_record, make_report, source_cut, spans_of
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
@@ -65,6 +65,7 @@ class SplitResult(PlainResult):
 def plan(config: SplitConfig) -> Plan:
     """Look at every video's header and tell at most how much a run would make."""
     job = prepare(config)
+    check_output(config.out, "clips", job.settings(), force=config.force)
     infos = list(_headers(job))
     small = [info for info in infos if _too_small(job, (info.width, info.height))]
     seconds = sum(info.duration or 0.0 for info in infos if info not in small)
