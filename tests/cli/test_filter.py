@@ -74,6 +74,13 @@ def test_mistakes_have_their_exit_codes(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_source_is_asked_for_where_it_goes() -> None:
+    ran = run_ttv("prep", "filter", "--out", "clean")
+    assert ran.code == 2
+    assert "the setting 'source' is missing" in ran.stderr
+    assert "--source" not in ran.stderr  # there is no such option
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path, videos: Path) -> None:
     ran = run_ttv(*command(videos, tmp_path / "out"), "--dry-run", "--json")
     assert ran.code == 0

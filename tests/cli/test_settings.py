@@ -202,6 +202,9 @@ def test_a_setting_without_default_is_asked_for() -> None:
     with pytest.raises(UsageError) as caught:
         resolve(Strict, "train", environ={})
     assert "--vram-limit" in caught.value.fix
+    with pytest.raises(UsageError) as caught:  # of a command that takes it without a name
+        resolve(Strict, "train", environ={}, arguments={"vram_limit"})
+    assert "--vram-limit" not in caught.value.fix
 
 
 def test_what_a_config_refuses_is_told_with_the_option_it_came_from() -> None:

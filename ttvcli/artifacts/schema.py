@@ -186,7 +186,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any], *, force: bool = F
     old = read_header(folder)
     made = old.get("settings")
     if isinstance(made, dict) and any(made.get(k) != v for k, v in plain(settings).items()):
-        raise _made_otherwise(folder, old, {**made, **settings}, f"those of {old['settings_hash']}")
+        raise _made_otherwise(folder, old, {**made, **settings}, f"settings {old['settings_hash']}")
 
 
 def _made_otherwise(folder: Path, old: Header, settings: Any, hashes: str) -> UsageError:

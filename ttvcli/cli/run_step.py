@@ -13,7 +13,7 @@ plus its line in `COMMANDS` of `cli/main.py`. Options are named after the fields
 an option may simply be a `str`.
 '''
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import wraps
 from importlib import import_module
 from inspect import Parameter, signature
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.models import ArgumentInfo
 
 from ttvcli.cli.options import ConfigFile, DryRun, Json, Quiet, Set, ShowConfig
 from ttvcli.cli.output import Output
@@ -58,9 +59,17 @@ def step_command(
             common = {name: given.pop(name) for name in _COMMON}
             config_file = common.pop("config")
             chosen = {name: given.pop(name) for name in presets}
-            execute(step, given, **common, config_file=config_file, presets=chosen)
+            execute(
+                step,
+                given,
+                **common,
+                config_file=config_file,
+                presets=chosen,
+                arguments=arguments,
+            )
 
         own = signature(options)
+        arguments = {name for name, at in own.parameters.items() if _is_argument(at)}
         added = [
             Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
             for name, (kind, default) in _COMMON.items()
@@ -69,6 +78,13 @@ def step_command(
         app.command()(command)
 
     return register
+
+
+def _is_argument(parameter: Parameter) -> bool:
+    """Tell whether a parameter is given by its place, and not by the name of an option."""
+    return any(
+        isinstance(info, ArgumentInfo) for info in getattr(parameter.annotation, "__metadata__", ())
+    )
 
 
 def execute(
@@ -82,6 +98,7 @@ def execute(
     sets: list[str] | None = None,
     config_file: list[Path] | Path | None = None,
     presets: Mapping[str, str | None] | None = None,
+    arguments: Container[str] = (),
 ) -> None:
     """Run the workflow `ttvcli.workflows.<step>` with settings merged from every source.
 
@@ -97,6 +114,7 @@ def execute(
         sets=sets or [],
         config_files=files,
         presets=presets,
+        arguments=arguments,
     )
     if show_config:
         show_settings(output, resolved.config, step, resolved.origins)

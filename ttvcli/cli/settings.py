@@ -5,7 +5,7 @@ Precedence, lowest first: default of the dataclass, presets, `--config` files, `
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,8 +47,12 @@ def resolve(
     config_files: Iterable[Path] = (),
     presets: Mapping[str, str | None] | None = None,
     environ: Mapping[str, str] | None = None,
+    arguments: Container[str] = (),
 ) -> Resolved:
-    """Merge all sources into a `config_type`; UsageError for unknown keys and wrong types."""
+    """Merge all sources into a `config_type`; UsageError for unknown keys and wrong types.
+
+    `arguments` are the settings that the command takes without an option's name.
+    """
     known = dict(leaves(config_type))
     given = [
         *from_presets(presets or {}, step, known),
@@ -64,6 +68,10 @@ def resolve(
         origins[entry.key] = entry.origin
     try:
         return Resolved(build(config_type, values), origins)
+    except _Missing as error:
+        option_or_place = "it behind the command" if error.key in arguments else error.option
+        fix = f"give {option_or_place}, or --set {error.key}=..."
+        raise UsageError(error.what, fix=fix) from None
     except UsageError as error:  # a config's check names the setting first
         where = {entry.key: entry.where for entry in given}.get(error.what.partition(" ")[0])
         raise UsageError(error.what, where=where or error.where, fix=error.fix) from error
@@ -99,15 +107,23 @@ def build(config_type: type, values: Mapping[str, Any], base: Any = None, prefix
         elif key in values:
             arguments[entry.name] = values[key]
         elif default is MISSING:
-            raise UsageError(
-                f"the setting {key!r} is missing", fix=f"give --{option(key)}, or --set {key}=..."
-            )
+            raise _Missing(key)
         else:
             arguments[entry.name] = default
     try:
         return config_type(**arguments)
     except ValueError as error:  # raised by the config's own check
         raise UsageError(str(error), where="settings", fix="--help tells what it takes") from error
+
+
+class _Missing(UsageError):
+    """A setting without a default that nobody gave."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.option = key, f"--{option(key)}"
+        super().__init__(
+            f"the setting {key!r} is missing", fix=f"give {self.option}, or --set {key}=..."
+        )
 
 
 def option(key: str) -> str:
