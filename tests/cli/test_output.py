@@ -4,8 +4,16 @@ import io
 
 import pytest
 
-from ttvcli.cli.output import Output, human_bytes, human_seconds, json_line, takes_colour
-from ttvcli.cli.progress import LineProgress, choose_progress
+from ttvcli.cli.output import (
+    Output,
+    human_bytes,
+    human_seconds,
+    json_line,
+    takes_colour,
+    write_error,
+)
+from ttvcli.cli.progress import BarProgress, LineProgress, choose_progress
+from ttvcli.errors import TtvError
 from ttvcli.workflows.step import Silent
 
 
@@ -78,3 +86,17 @@ def test_sizes_and_times_are_readable() -> None:
         "5.0 GiB",
     ]
     assert [human_seconds(s) for s in (0.4, 59.4, 65, 7205)] == ["0 s", "59 s", "1:05", "2:00:05"]
+
+
+def test_names_of_files_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b]0;title\x07\x9b2J\nb\tü.mp4"
+    output = Output()
+    output.warn(name)
+    output.note(name)
+    write_error(TtvError(f"no {name}", where=name, fix="none"), json=False)
+    bar = BarProgress()
+    bar.warn(name)
+    said = capsys.readouterr().err
+    assert not any(character in said for character in "\x1b\x07\x9b")
+    assert said.count("a\\x1b]0;title\\x07\\x9b2J") == 5
+    assert "where: a\\x1b]0;title\\x07\\x9b2J\\nb\tü.mp4\n" in said

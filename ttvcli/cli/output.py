@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+from unicodedata import category
 
 from ttvcli.errors import TtvError
 
@@ -60,12 +61,12 @@ class Output:
     def note(self, text: str) -> None:
         """Tell something in passing, unless quiet."""
         if not self.quiet:
-            write_remark(text)
+            write_remark(visible(text))
 
     def warn(self, text: str) -> None:
         """Tell something that may need attention, unless quiet."""
         if not self.quiet:
-            write_remark(f"{paint('warning:', '33')} {text}")
+            write_remark(f"{paint('warning:', '33')} {visible(text)}")
 
     @contextmanager
     def progress(self) -> "Iterator[Progress]":
@@ -85,10 +86,10 @@ def write_error(error: TtvError, *, json: bool) -> None:
     """Print an expected error; with `json` also as the JSON object on standard output."""
     if json:
         write_result(json_line({"error": error.to_json()}) + "\n")
-    write_remark(f"{paint('error:', '31')} {error.what}")
-    for name, text in (("where", error.where), ("fix", error.fix)):
+    write_remark(f"{paint('error:', '31')} {visible(error.what)}")
+    for name, text in (("where", one_line(error.where)), ("fix", error.fix)):
         if text:
-            write_remark(f"  {name + ':':<6} {text}")
+            write_remark(f"  {name + ':':<6} {visible(text)}")
 
 
 def write_result(text: str) -> None:
@@ -110,6 +111,20 @@ def write_remark(text: str) -> None:
     with suppress(BrokenPipeError, ValueError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
+
+
+def visible(text: str) -> str:
+    """Escape control characters but line breaks: a file's name must not steer the terminal."""
+    return "".join(c if c in "\n\t" or category(c) != "Cc" else _escaped(c) for c in text)
+
+
+def one_line(text: str) -> str:
+    """Escape line breaks too, as a file's name may have them."""
+    return visible(text).replace("\n", "\\n")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def json_line(value: Any) -> str:

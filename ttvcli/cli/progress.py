@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ttvcli.cli.output import Output, human_seconds, takes_colour
+from ttvcli.cli.output import Output, human_seconds, takes_colour, visible
 
 if TYPE_CHECKING:
     from ttvcli.workflows.step import Progress
@@ -157,13 +157,13 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """Write the text above the bar."""
-        self.console.print(text)
+        self.console.print(visible(text))
 
     def warn(self, text: str) -> None:
         """Write the text above the bar as a warning."""
         from rich.text import Text
 
-        self.console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
+        self.console.print(Text.assemble(("warning:", "yellow"), f" {visible(text)}"))
 
 
 def _amount(count: int, units: str) -> str:

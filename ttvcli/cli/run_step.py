@@ -24,7 +24,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from ttvcli.cli.options import ConfigFile, DryRun, Json, Quiet, Set, ShowConfig
-from ttvcli.cli.output import Output
+from ttvcli.cli.output import Output, one_line
 from ttvcli.cli.settings import resolve
 from ttvcli.cli.settings_files import to_toml
 from ttvcli.errors import ExitCode
@@ -151,7 +151,7 @@ def report(output: Output, result: Any) -> None:
         for item in failed:
             detail = f" ({item['detail']})" if item.get("detail") else ""
             reason = item.get("reason", "unknown")
-            output.warn(f"skipped {item.get('item', '?')}: {reason}{detail}")
+            output.warn(one_line(f"skipped {item.get('item', '?')}: {reason}{detail}"))
         if getattr(result, "table", None):
             output.table(result.table)
         output.paths(result.paths)
