@@ -23,6 +23,7 @@ from ttvcli.core.video.picture import PictureReader
 from ttvcli.errors import ArtifactError, ExitCode, UsageError, WouldNotFit
 from ttvcli.workflows import components, encode, encode_job
 from ttvcli.workflows.encode import EncodeConfig, plan, run
+from ttvcli.workflows.step import Silent
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -249,9 +250,18 @@ def test_a_new_video_takes_its_place_and_a_new_caption_is_taken_over(
     run(config(source, fresh, model))
     assert snapshot(out) == snapshot(fresh)
     assert [r["source"] for r in read_manifest(out)] == ["b.mp4", "c.mp4", "d.mp4"]
-    # fewer sources: what is there stays
-    assert run(config(source, out, model, limit=1)).clips == 1
+    # fewer sources: what is there stays, and is told
+    (source / "c.mp4").unlink()
+    warned: list[str] = []
+
+    class Listening(Silent):
+        def warn(self, text: str) -> None:
+            warned.append(text)
+
+    assert run(config(source, out, model), Listening()).clips == 2
     assert len(read_manifest(out)) == 3
+    (text,) = warned
+    assert "the manifest also has 1 clip of other videos" in text
 
 
 def test_a_manifest_as_source_keeps_its_unknown_fields_and_segments(

@@ -21,6 +21,7 @@ from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
 from ttvcli.workflows import encode, split
 from ttvcli.workflows.encode import EncodeConfig
 from ttvcli.workflows.split import SplitConfig, plan, run
+from ttvcli.workflows.step import Silent
 
 SMALL = "96x48"
 
@@ -202,6 +203,24 @@ def test_other_settings_are_refused_unless_forced(tmp_path: Path) -> None:
     run(config(source, out, seconds=6, force=True))
     assert [p.name[-8:] for p in out.glob("*.mp4")] == ["0000.mp4"]
     assert numbers(out) == [list(range(2, 99))]
+
+
+def test_clips_of_videos_that_are_gone_stay_and_are_told(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    for name, frames in (("a.mp4", 50), ("b.mp4", 60)):
+        write_numbered(source / name, [frames])
+    run(config(source, out))
+    before = read_manifest(out)
+    (source / "a.mp4").unlink()
+    warned: list[str] = []
+
+    class Listening(Silent):
+        def warn(self, text: str) -> None:
+            warned.append(text)
+
+    run(config(source, out), Listening())
+    assert read_manifest(out) == before[::-1]
+    assert [text[:29] for text in warned] == ["the manifest also has 1 clip "]
 
 
 def test_what_later_steps_wrote_into_the_manifest_survives_a_second_run(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ttvcli.workflows.encode_records import Clip, clip_record, make_report, outc
 from ttvcli.workflows.encode_source import Encoder, Hooks, SourceState
 from ttvcli.workflows.encode_verify import verify
 from ttvcli.workflows.free_space import check_free_space
-from ttvcli.workflows.output_folder import OutputFolder, check_output
+from ttvcli.workflows.output_folder import OutputFolder, check_output, warn_of_others
 from ttvcli.workflows.shards import write_part_report, writing
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
 from ttvcli.workflows.video_sources import Source
@@ -146,7 +146,8 @@ class _Run:
         found = outcome(videos, self.digests, self.failures, self._clips_of)
         if self.job.shard is None:
             report = make_report(self.settings, self.job.sources, found)
-            self.folder.complete(found.records, report)
+            others = self.folder.complete(found.records, report)
+            warn_of_others(self.progress, others)
         else:
             self.folder.finish(found.records)
             content = {"digests": self.digests, "failures": self.failures}

@@ -13,7 +13,7 @@ from ttvcli.artifacts.manifest import (
     write_manifest,
 )
 from ttvcli.artifacts.schema import HEADER_NAME, Header, check_settings, claim_folder, read_header
-from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.errors import ArtifactError, UsageError, counted
 from ttvcli.workflows.shards import (
     Shard,
     all_manifests,
@@ -21,6 +21,7 @@ from ttvcli.workflows.shards import (
     refuse_force,
     remove_parts,
 )
+from ttvcli.workflows.step import Progress
 
 
 class OutputFolder:
@@ -80,20 +81,28 @@ class OutputFolder:
         """Return the records of items made from the file with this hash."""
         return [self.done[name] for name in self._of_source.get(digest, {}) if name in self.done]
 
-    def finish(self, records: list[dict[str, Any]]) -> None:
-        """Bring the manifest into the order of `records`; other lines it has stay behind them."""
+    def finish(self, records: list[dict[str, Any]]) -> int:
+        """Bring the manifest into the order of `records`; other lines it has stay behind them.
+
+        Returns how many others there are.
+        """
         present = {record["id"] for record in records}
         rest = [r for name, r in self.done.items() if name in self.own - present]
         self._write([*records, *rest])
         self.done |= {record["id"]: record for record in records}
         self.own |= present
+        return len(rest)
 
-    def complete(self, records: list[dict[str, Any]], report: dict[str, Any]) -> None:
-        """Write the manifest and the report of all items; what parts left is in them then."""
+    def complete(self, records: list[dict[str, Any]], report: dict[str, Any]) -> int:
+        """Write the manifest and the report of all items; what parts left is in them then.
+
+        Returns how many other lines the manifest has.
+        """
         self.own = set(self.done)
-        self.finish(records)
+        others = self.finish(records)
         write_json(self.path / "report.json", report)
         remove_parts(self.path)
+        return others
 
     def _write(self, records: list[dict[str, Any]]) -> None:
         """Replace the manifest, if that changes it."""
@@ -109,6 +118,15 @@ def _records(manifest: Path) -> list[dict[str, Any]]:
         if manifest.exists():
             raise
         return []  # parts were merged in this moment
+
+
+def warn_of_others(progress: Progress, others: int) -> None:
+    """Tell of clips in the folder that are of none of the videos of a run."""
+    if others:
+        progress.warn(
+            f"the manifest also has {counted(others, 'clip')} of other videos, made before: these "
+            "are gone, changed or left out now; --force makes the folder anew"
+        )
 
 
 def check_output(path: Path, kind: str, settings: Mapping[str, Any], *, force: bool) -> None:

@@ -36,7 +36,7 @@ from ttvcli.core.video.timeline import TimedFrame
 from ttvcli.errors import counted
 from ttvcli.workflows.encode_job import plain_number
 from ttvcli.workflows.free_space import check_free_space
-from ttvcli.workflows.output_folder import OutputFolder, check_output
+from ttvcli.workflows.output_folder import OutputFolder, check_output, warn_of_others
 from ttvcli.workflows.split_job import SplitConfig, SplitJob, prepare
 from ttvcli.workflows.split_records import Clip, clip_record, make_report, source_cut, spans_of
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
@@ -142,7 +142,8 @@ class _Run:
         self.progress.finish()
         order = {source.name: number for number, source in enumerate(videos)}
         self.failed.sort(key=lambda entry: order[entry["item"]])
-        self.folder.finish(self.records)
+        others = self.folder.finish(self.records)
+        warn_of_others(self.progress, others)
         report = make_report(
             self.settings, self.job.sources, self.records, self.failed, self.duplicates
         )
