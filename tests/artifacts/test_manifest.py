@@ -85,3 +85,9 @@ def test_segments_that_no_step_could_use_are_refused_with_their_line(
     with pytest.raises(ArtifactError) as raised:
         read_manifest(path)
     assert raised.value.what == f"line 2: {complaint}"
+
+
+def test_a_manifest_from_an_editor_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"path": "a.mp4"}\r\n')
+    assert read_manifest(path) == [{"path": "a.mp4"}]

@@ -496,3 +496,16 @@ def test_rows_of_a_table_beside_the_videos_that_name_none_of_them_are_told(
         in (warned[0])
     )
     assert json.loads((tmp_path / "out" / "captions.json").read_text())["rows_without_clip"] == 2
+
+
+def test_paths_hold_where_the_folders_are_links(tmp_path: Path) -> None:
+    clip = video(tmp_path / "disk" / "raw" / "a.mp4")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "far" / "away" / "m.jsonl").write_text('{"path": "../../disk/raw/a.mp4"}\n')
+    for name, target in (("in", "far/away"), ("out", "disk")):
+        (tmp_path / name).symlink_to(target)
+    caption(tmp_path / "in" / "m.jsonl", out=tmp_path / "out" / "captioned")
+    caption(tmp_path / "in" / "m.jsonl", out=tmp_path / "captioned")
+    for folder in (tmp_path / "out" / "captioned", tmp_path / "captioned"):
+        for lines in (read_manifest(folder), read_manifest(folder / "captions.todo.jsonl")):
+            assert (folder / lines[0]["path"]).samefile(clip)

@@ -115,7 +115,7 @@ class ManifestWriter:
 
 
 def _parse(text: str, *, where: str) -> list[Record]:
-    lines = text.split("\n")
+    lines = text.removeprefix("\ufeff").split("\n")  # some editors put this mark there
     records = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

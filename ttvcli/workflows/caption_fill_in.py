@@ -18,6 +18,7 @@ from ttvcli.core.video.segment_frames import FrameChoice, read_segments
 from ttvcli.errors import ArtifactError, UsageError
 from ttvcli.workflows.caption_sources import CaptionedClip, Library
 from ttvcli.workflows.step import Progress
+from ttvcli.workflows.video_sources import path_from
 
 DEFAULT_NAME = "captions.todo.jsonl"
 _TILES = FrameChoice(count=6, longest=240)
@@ -113,7 +114,7 @@ class FillIn:
     ) -> dict[str, Any]:
         clip = self.library.clips[gap.clip]
         span = clip.spans[gap.span]
-        path = self._relative(clip.path)
+        path = path_from(self.path.parent, clip.path)
         return {
             "path": path,
             "id": str(clip.record.get("id") or ""),
@@ -122,12 +123,9 @@ class FillIn:
             "end": "" if span.get("end") is None else span["end"],
             "problem": gap.problem,
             "present": span.get("caption", ""),
-            "contact_sheet": self._relative(self._sheet(gap)) if sheet else "",
+            "contact_sheet": path_from(self.path.parent, self._sheet(gap)) if sheet else "",
             "caption": earlier.get((path, gap.span), ""),
         }
-
-    def _relative(self, path: Path) -> str:
-        return Path(os.path.relpath(path, self.path.parent)).as_posix()
 
     def _sheet(self, gap: Gap) -> Path:
         clip = self.library.clips[gap.clip]

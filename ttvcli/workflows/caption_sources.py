@@ -23,6 +23,7 @@ from ttvcli.workflows.video_sources import (
     MANIFEST_SUFFIXES,
     clean,
     find_sources,
+    path_from,
     printable,
     read_caption,
 )
@@ -77,7 +78,7 @@ class Library:
             clip = self.clips.get(number)
             line = dict(record)
             if not in_place and not Path(record["path"]).is_absolute():
-                line["path"] = Path(os.path.relpath(self.root / record["path"], folder)).as_posix()
+                line["path"] = path_from(folder, self.root / record["path"])
             if clip is not None:
                 line["segments"] = clip.spans
             lines.append(line)

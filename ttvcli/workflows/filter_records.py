@@ -5,10 +5,8 @@ were made: that is what makes a resumed run equal an uninterrupted one. States a
 time; only what is compared between videos is held for all of them.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ttvcli.artifacts.schema import header
@@ -16,7 +14,7 @@ from ttvcli.core.filters.filter import Candidate, Copy, Finding
 from ttvcli.core.filters.harmful import CATEGORIES
 from ttvcli.workflows.filter_job import Job
 from ttvcli.workflows.filter_state import State, key_of, read_state, thumbnail_path
-from ttvcli.workflows.video_sources import Source, clean
+from ttvcli.workflows.video_sources import Source, clean, path_from
 
 Record = dict[str, Any]
 
@@ -134,9 +132,7 @@ class Verdicts:
 
     def _path(self, source: Source) -> str:
         """The source as seen from the manifest."""
-        out = os.path.realpath(self.job.config.out)
-        folder = os.path.realpath(source.path.parent)
-        return Path(os.path.relpath(Path(folder, source.path.name), out)).as_posix()
+        return path_from(self.job.config.out, source.path)
 
 
 def _quality(state: State) -> tuple[float, ...]:

@@ -127,6 +127,15 @@ def check_apart(source: str, out: Path, *, below: bool = False) -> None:
         )
 
 
+def path_from(folder: Path, file: Path) -> str:
+    """Return the path of a file from a folder; links to folders do not lead astray, nor vanish.
+
+    `a/../b` is not `b` where `a` is a link: both folders are taken for where they really are.
+    """
+    place = Path(os.path.realpath(file.parent), file.name)
+    return Path(os.path.relpath(place, os.path.realpath(folder))).as_posix()
+
+
 def read_caption(path: Path) -> str | None:
     """Return a caption file as one line, whatever its encoding and line ends; None if empty."""
     if not path.is_file():
