@@ -19,6 +19,8 @@ from ttvcli.artifacts.schema import read_header
 from ttvcli.core.video.decode import probe, read_frames
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
 from ttvcli.workflows import encode, split
+from ttvcli.workflows.caption import CaptionConfig
+from ttvcli.workflows.caption import run as caption
 from ttvcli.workflows.encode import EncodeConfig
 from ttvcli.workflows.split import SplitConfig, plan, run
 from ttvcli.workflows.step import Silent
@@ -203,6 +205,26 @@ def test_other_settings_are_refused_unless_forced(tmp_path: Path) -> None:
     run(config(source, out, seconds=6, force=True))
     assert [p.name[-8:] for p in out.glob("*.mp4")] == ["0000.mp4"]
     assert numbers(out) == [list(range(2, 99))]
+
+
+def test_captions_in_a_table_are_not_lost_without_a_word(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_numbered(source / "sub" / "a.mp4", [50])
+    warned: list[str] = []
+
+    class Listening(Silent):
+        def warn(self, text: str) -> None:
+            warned.append(text)
+
+    run(config(source, out), Listening())
+    assert not warned
+    (source / "metadata.csv").write_text("file_name,text\nsub/a.mp4,a number in grey\n")
+    run(config(source, out), Listening())
+    assert warned[0].startswith(f"the captions of {source / 'metadata.csv'} are not taken: ")
+    caption(CaptionConfig(source=str(source), out=tmp_path / "captioned"))
+    run(config(tmp_path / "captioned", out), Listening())
+    assert len(warned) == 1
+    assert read_manifest(out)[0]["segments"][0]["caption"] == "a number in grey"
 
 
 def test_clips_of_videos_that_are_gone_stay_and_are_told(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder, check_output, warn_of_others
 from ttvcli.workflows.shards import write_part_report, writing
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
-from ttvcli.workflows.video_sources import Source
+from ttvcli.workflows.video_sources import Source, unread_tables
 
 _SPARE_DISK = 64 << 20
 
@@ -148,6 +148,9 @@ class _Run:
             report = make_report(self.settings, self.job.sources, found)
             others = self.folder.complete(found.records, report)
             warn_of_others(self.progress, others)
+            hint = unread_tables(self.job.config.source, self.job.sources)
+            if hint and report["clips_without_caption"]:
+                self.progress.warn(hint)
         else:
             self.folder.finish(found.records)
             content = {"digests": self.digests, "failures": self.failures}

@@ -40,7 +40,7 @@ from ttvcli.workflows.output_folder import OutputFolder, check_output, warn_of_o
 from ttvcli.workflows.split_job import SplitConfig, SplitJob, prepare
 from ttvcli.workflows.split_records import Clip, clip_record, make_report, source_cut, spans_of
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
-from ttvcli.workflows.video_sources import Source
+from ttvcli.workflows.video_sources import Source, unread_tables
 
 __all__ = ["SplitConfig", "SplitResult", "plan", "run"]
 
@@ -148,6 +148,9 @@ class _Run:
             self.settings, self.job.sources, self.records, self.failed, self.duplicates
         )
         write_json(self.folder.path / "report.json", report)
+        hint = unread_tables(self.job.config.source, self.job.sources)
+        if hint and report["clips_without_caption"]:
+            self.progress.warn(hint)
         cut = report["cut_videos"]
         clips = counted(len(self.records), "clip")
         self.progress.note(f"{clips} from {cut} of {counted(len(videos), 'video')}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ttvcli.artifacts.captions import TABLE_NAMES, VIDEOS
 from ttvcli.artifacts.manifest import MANIFEST_NAME, read_manifest
 from ttvcli.artifacts.schema import HEADER_NAME, read_header
 from ttvcli.errors import ArtifactError, UsageError
@@ -148,6 +149,21 @@ def read_caption(path: Path) -> str | None:
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = data.decode(encoding, errors="replace").replace("\0", " ")
     return " ".join(text.split()) or None
+
+
+def unread_tables(source: str, sources: Sources) -> str:
+    """Say which table of captions beside the videos is not read here; "" if there is none."""
+    folders = {video.path.parent for video in sources.videos}
+    if Path(source).is_dir():
+        folders.add(Path(source))
+    tables = (folder / name for folder in sorted(folders) for name in (*TABLE_NAMES, VIDEOS))
+    found = next((table for table in tables if table.is_file()), None)
+    if found is None:
+        return ""
+    return (
+        f"the captions of {found} are not taken: `ttv prep caption SOURCE --out FOLDER` reads "
+        "them, and this step then reads FOLDER"
+    )
 
 
 def clip_segments(
