@@ -280,6 +280,8 @@ def test_too_little_disk_is_said_before_any_work(
     with pytest.raises(WouldNotFit, match="1,000 are free") as caught:
         run(config(latents, tmp_path / "text", model), load_encoder=loads)
     assert "--limit" in caught.value.fix
+    (needed,) = plan(config(latents, tmp_path / "text", model)).bytes.values()
+    assert f"about {needed:,} bytes and 16,777,216 are to stay free" in caught.value.what
     assert not loads.texts
     assert not list((tmp_path / "text").glob("*.safetensors"))
     shutil.copytree(embedded, tmp_path / "done")

@@ -107,7 +107,8 @@ class _Run:
         unfinished = [clip for clip in clips if not self._finished(clip)]
         if unfinished:
             fix = "choose another --out, or fewer clips with --limit N"
-            check_free_space(self.folder.path, bytes_of(self.job, unfinished) + _SPARE_DISK, fix)
+            need = bytes_of(self.job, unfinished)
+            check_free_space(self.folder.path, need, fix, spare=_SPARE_DISK)
         empty = self.folder.path / EMPTY_NAME
         if self._sound(empty, [""]):
             self.texts.remember([""], [1], empty)

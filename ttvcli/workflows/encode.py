@@ -231,7 +231,7 @@ class _Run:
         need = clips * bytes_per_clip(job.vae, job.config.frames, job.size)
         if clips:
             fix = "choose another --out, or fewer videos with --limit N"
-            check_free_space(self.folder.path, need + _SPARE_DISK, fix)
+            check_free_space(self.folder.path, need, fix, spare=_SPARE_DISK)
 
     def _fail(self, source: Source, broken: Broken) -> None:
         entry = {"item": source.name, "reason": broken.reason_code, "detail": broken.detail}

@@ -140,7 +140,7 @@ def run(config: ExportConfig, progress: Progress = SILENT) -> ExportResult:
         progress.note(f"{config.out} is there already, from this source with these settings")
         return result
     fix = "free some space, choose another --out, or --dtype bf16"
-    check_free_space(config.out, job.size + _SPARE_DISK, fix)
+    check_free_space(config.out, job.size, fix, spare=_SPARE_DISK)
     if job.is_file:
         write_bytes(config.out, job.write(config.out, progress) or b"")
         return result

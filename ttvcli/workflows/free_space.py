@@ -6,8 +6,8 @@ from pathlib import Path
 from ttvcli.errors import WouldNotFit
 
 
-def check_free_space(out: Path, needed: int, fix: str) -> None:
-    """Check that `needed` bytes are free where `out` is, or will be made.
+def check_free_space(out: Path, needed: int, fix: str, *, spare: int = 0) -> None:
+    """Check that `needed` bytes are free where `out` is or will be made, and `spare` more.
 
     Raises:
         WouldNotFit: they are not; `fix` says what else could be done.
@@ -16,9 +16,10 @@ def check_free_space(out: Path, needed: int, fix: str) -> None:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if needed + spare > free:
+        kept = f" and {spare:,} are to stay free" if spare else ""
         raise WouldNotFit(
-            f"the output takes about {needed:,} bytes, {free:,} are free",
+            f"the output takes about {needed:,} bytes{kept}, {free:,} are free",
             where=str(folder),
             fix=fix,
         )

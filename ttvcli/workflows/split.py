@@ -182,7 +182,7 @@ class _Run:
             clips = seconds * MICRO / self.job.rule.length / self.job.per_clip
             fix = "choose another --out, a smaller --size, or fewer videos with --limit N"
             need = int(clips * _bytes_per_clip(self.job))
-            check_free_space(self.folder.path, need + _SPARE_DISK, fix)
+            check_free_space(self.folder.path, need, fix, spare=_SPARE_DISK)
         self.progress.start("cutting", sum(frames for _, frames in found), "frames")
         return found
 
