@@ -67,8 +67,9 @@ def test_filters_are_added_and_left_out_by_name(monkeypatch: pytest.MonkeyPatch)
             entry = replace(ALL_FILTERS[name], missing=lambda why=why: why, with_models=None)
             monkeypatch.setitem(filter_job.ALL_FILTERS, name, entry)
             if why:
-                with pytest.raises(UsageError, match="no weights"):
+                with pytest.raises(UsageError, match="no weights") as caught:
                     names(include=(name,))
+                assert "--without" not in caught.value.fix  # nothing runs it but --with
             else:
                 assert set(names(include=(name,))) == {*default, name}
 

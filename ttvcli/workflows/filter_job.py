@@ -132,7 +132,7 @@ def chosen(config: FilterConfig, models: tuple[Path, ...]) -> tuple[Filter, ...]
         if why:
             where = MODELS_VARIABLE if entry.with_models is not None and models else ""
             what = f"the filter {name!r} cannot run here: {why}"
-            raise UsageError(what, where=where, fix=f"--without {name}")
+            raise UsageError(what, where=where, fix=f"correct that, or leave {name} out of --with")
         found.append(entry)
     return tuple(found)
 
