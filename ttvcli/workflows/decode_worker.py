@@ -67,7 +67,7 @@ Task = LookTask | DecodeTask
 
 @dataclass(frozen=True)
 class Pixels:
-    """Stands before the bytes of an array of this shape, or tells where they lie."""
+    """Stands before the bytes of planes `[3, T, H, W]`, or tells where they lie."""
 
     event: Frames
     shape: tuple[int, ...]
@@ -84,7 +84,7 @@ class Done:
 def write_event(sink: BinaryIO, event: Any, shared: SharedPixels | None = None) -> None:
     """Write one event."""
     if isinstance(event, Frames):
-        pixels = np.ascontiguousarray(event.pictures)
+        pixels = np.ascontiguousarray(event.pictures.transpose(3, 0, 1, 2))
         slot = shared.write(pixels) if shared is not None else None
         pickle.dump(Pixels(replace(event, pictures=_NO_PIXELS), pixels.shape, slot), sink)
         if slot is None:
@@ -100,7 +100,8 @@ def read_event(source: IO[bytes], shared: SharedPixels | None = None) -> Any:
     if not isinstance(found, Pixels):
         return found
     if shared is not None and found.slot is not None:
-        return replace(found.event, pictures=shared.read(found.shape, found.slot))
+        planes = shared.read(found.shape, found.slot)
+        return replace(found.event, pictures=planes.transpose(1, 2, 3, 0))
     pixels = np.empty(found.shape, np.uint8)
     left = pixels.data.cast("B")
     while left:
@@ -108,7 +109,7 @@ def read_event(source: IO[bytes], shared: SharedPixels | None = None) -> Any:
         if not count:
             raise EOFError("the decoder ended in the middle of a frame")
         left = left[count:]
-    return replace(found.event, pictures=pixels)
+    return replace(found.event, pictures=pixels.transpose(1, 2, 3, 0))
 
 
 def serve(source: BinaryIO, sink: BinaryIO, shared: SharedPixels | None = None) -> None:

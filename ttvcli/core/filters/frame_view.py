@@ -12,7 +12,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from ttvcli.core.video.picture import PictureReader
+from ttvcli.core.video.picture import PictureReader, plane_of
 
 GRID_WIDTH = 160  # points a line in `grid`, about
 SMALL_WIDTH = 160  # of `small`, exactly, or of its height if that is longer
@@ -93,7 +93,7 @@ class FrameView:
         self.shape = (frame.height, frame.width)  # (H, W) of the frame as stored
         self._layout = layout = views.layout(frame)
         # The luma plane as stored `[H, W]`, a view; None if the format has no such plane.
-        self._plane = _first_plane(frame, layout.dtype) if layout.dtype is not None else None
+        self._plane = plane_of(frame, 0, layout.dtype) if layout.dtype is not None else None
         self._stretched = not layout.full_range and frame.color_range != _FULL_RANGE
         # Every n-th point of every n-th line `[h, w]`: costs next to nothing, noise stays in.
         step = max(max(self.shape) // GRID_WIDTH, 1)
@@ -138,7 +138,7 @@ class FrameView:
             interpolation=_AREA,
             threads=1,
         )
-        return _first_plane(gray, np.uint8)
+        return plane_of(gray, 0)
 
     def rgb(self, size: tuple[int, int]) -> np.ndarray:
         """The upright frame cut and scaled to (width, height), uint8 RGB `[h, w, 3]`."""
@@ -154,7 +154,7 @@ class FrameView:
             interpolation=Interpolation.POINT,
             threads=1,
         )
-        return _first_plane(gray, np.uint8)
+        return plane_of(gray, 0)
 
     def _levels(self, plane: np.ndarray) -> np.ndarray:
         if plane.dtype == np.uint16:
@@ -171,9 +171,3 @@ def _mean(values: np.ndarray) -> float:
     # A third of the time of `mean()`, which matters for something done with every frame.
     wide = np.uint32 if values.size < _MOST_IN_32_BITS else np.uint64
     return int(np.add.reduce(values.ravel(), dtype=wide)) / values.size
-
-
-def _first_plane(frame: av.VideoFrame, dtype: Any) -> np.ndarray:
-    plane: Any = frame.planes[0]
-    values = np.frombuffer(plane, dtype)
-    return values.reshape(plane.height, -1)[:, : plane.width]

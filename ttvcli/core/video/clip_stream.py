@@ -38,7 +38,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Frames:
-    """The next chunk of a clip: uint8 RGB `[T, H, W, 3]`, T = 9, 8, 8, ..."""
+    """The next chunk of a clip: uint8 RGB `[T, H, W, 3]`, T = 9, 8, 8, ...; channels as planes."""
 
     clip: int
     pictures: "np.ndarray"
@@ -117,10 +117,9 @@ class ClipTask:
                         yield last.time, last.picture
 
                 frames = timed()
-                convert = PictureReader(
-                    video.info.sample_aspect, self.size, threads=self.threads
-                ).view
-                reader = ClipReader(resample(frames, self.fps, duration), convert, self.frames)
+                picture = PictureReader(video.info.sample_aspect, self.size, threads=self.threads)
+                shown = resample(frames, self.fps, duration)
+                reader = ClipReader(shown, picture.into, self.frames, self.size)
                 for number in range(cut.clips):
                     if number in skip:
                         reader.skip()
