@@ -14,7 +14,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from ttvcli.core.video.picture import PictureReader, plane_of
 
-GRID_WIDTH = 160  # points a line in `grid`, about
+GRID_WIDTH = 80  # points a line in `grid`, about: enough for means over the frame
 SMALL_WIDTH = 160  # of `small`, exactly, or of its height if that is longer
 _MOST_IN_32_BITS = 1 << 24  # values of 8 bits that can be summed up
 _FULL_RANGE = ColorRange.JPEG.value

@@ -226,6 +226,7 @@ FILTER = Filter(
     name="motion",
     about="still, too fast or shaking",
     limits=MotionLimits,
+    version=2,
     meter=MotionMeter,
     rules=(
         Rule("speed", "below", "min", "still", " % of the height a second"),
