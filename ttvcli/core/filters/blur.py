@@ -62,19 +62,16 @@ def fine_detail(shape: tuple[int, int], part: Callable[[Any], np.ndarray]) -> fl
     """
     side = _side(shape)
     window, fine, coarse = _masks(side)
-    tiles = np.empty((len(_CENTRES), side, side), np.float32)
-    used = 0
+    energy = np.zeros((side, side // 2 + 1), np.float32)
     for y, x in _CENTRES:
         top, left = round(y * shape[0]) - side // 2, round(x * shape[1]) - side // 2
-        tile = part(np.s_[top : top + side, left : left + side])
-        if tile.shape == (side, side):
-            tiles[used] = tile
-            used += 1
-    tiles = tiles[:used] - tiles[:used].mean(axis=(1, 2), keepdims=True)
-    # Plain tiles are left out: they hold nothing but rounding.
-    tiles = tiles[np.square(tiles).mean(axis=(1, 2)) >= _LEAST]
-    spectrum = np.fft.rfft2(tiles * window)
-    energy = np.square(spectrum.real).sum(axis=0) + np.square(spectrum.imag).sum(axis=0)
+        tile = part(np.s_[top : top + side, left : left + side]).astype(np.float32)
+        tile -= tile.mean()
+        if tile.shape == (side, side) and np.vdot(tile, tile) >= _LEAST * tile.size:
+            tile *= window
+            spectrum = np.fft.rfft2(tile)  # one by one: together they leave the caches
+            energy += np.square(spectrum.real) + np.square(spectrum.imag)
+    # Summed over the tiles: a plain one, which holds nothing but rounding, does not count.
     total_fine, total = float(np.vdot(energy, fine)), float(np.vdot(energy, coarse))
     return 10 * float(np.log10(total_fine / total)) if total_fine > 0 else None
 

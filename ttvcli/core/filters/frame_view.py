@@ -19,7 +19,7 @@ SMALL_WIDTH = 160  # of `small`, exactly, or of its height if that is longer
 _MOST_IN_32_BITS = 1 << 24  # values of 8 bits that can be summed up
 _FULL_RANGE = ColorRange.JPEG.value
 _AREA = Interpolation.AREA.value  # as a number: an enumeration's members are looked up each time
-_LIMITED = np.clip((np.arange(256) - 16) * 255 / 219 + 0.5, 0, 255).astype(np.uint8)
+_LIMITED = np.clip((np.arange(256) - 16) * 255 / 219 + 0.5, 0, 255).astype(np.uint8).tobytes()
 
 
 class Layout(NamedTuple):
@@ -159,7 +159,10 @@ class FrameView:
     def _levels(self, plane: np.ndarray) -> np.ndarray:
         if plane.dtype == np.uint16:
             plane = (plane >> self._layout.shift).astype(np.uint8)
-        return _LIMITED.take(plane) if self._stretched else plane
+        if not self._stretched:
+            return plane
+        # Half the time of `take`, which makes numbers of 64 bits of all values first.
+        return np.frombuffer(plane.tobytes().translate(_LIMITED), np.uint8).reshape(plane.shape)
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
