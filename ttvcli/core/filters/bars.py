@@ -47,9 +47,11 @@ class BarsMeter:
         if view.time < self._next:
             return
         self._next = view.time + _EVERY
+        self._turns = view.turns
         if self._bars is None or self._shape != view.shape:
             self._shape, self._bars, self._edges = view.shape, None, [0.0] * 4
-        self._turns = view.turns
+        elif not any(self._bars):
+            return  # a frame without bars was seen, and no other can say more
         # The lines of a frame, thinned out along the line.
         rows, columns = view.part(np.s_[:, ::_SKIP]), view.part(np.s_[::_SKIP, :])
         found = [*_bars(rows, along=1), *_bars(columns, along=0)]

@@ -16,7 +16,7 @@ from ttvcli.core.filters.frame_view import FrameView
 
 _EVERY = 3.0  # seconds between frames looked at: one for each segment that may be cut
 _KEY = "lavfi.block"
-_LARGEST = 512  # pixels a side that are looked at, around the centre
+_LARGEST = 320  # pixels a side that are looked at, around the centre: 20 blocks of old codecs
 _DARK = 24  # level up to which a whole line is a bar
 
 
