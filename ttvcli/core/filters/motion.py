@@ -16,11 +16,8 @@ from ttvcli.core.filters.filter import Clip, Filter, Metrics, Rule, Spread, roun
 from ttvcli.core.filters.frame_view import FrameView
 
 _SPAN = 0.25  # seconds between the two frames of a pair
-_EVERY, _EVERY_LATER, _LATER = (
-    1.0,
-    2.0,
-    8.0,
-)  # seconds from one look to the next, at first and later
+_EVERY, _EVERY_LATER = 1.0, 2.0  # seconds from one look to the next, at first and later
+_LATER = 4.0  # seconds
 _TOGETHER = 8  # looks whose flows are computed together
 _LEVELS = 3
 _STEPS = (2, 2, 1)  # on each level, coarsest first
