@@ -22,7 +22,7 @@ from ttvcli.workflows.decode_worker import DecodeTask, Done, Task, read_event
 from ttvcli.workflows.process_pool import interrupts_held
 from ttvcli.workflows.shared_pixels import SharedPixels, shared_file
 
-AHEAD_BYTES = 64 << 20  # a clip of 49 frames in 720x480 has 51 MB
+AHEAD_BYTES = 64 << 20  # of a source, and of finished ones; 49 frames in 720x480 have 51 MB
 _MOST_AUTOMATIC = 32
 # Not by -m: what a module pickles while it is __main__ nobody else can read.
 _COMMAND = [sys.executable, "-P", "-c", "from ttvcli.workflows import decode_worker as w; w.main()"]
@@ -45,6 +45,9 @@ class Decoder(Protocol):
 
     def ready(self) -> Stream | None:
         """Return a stream with something to take; None once all have been taken to their end."""
+
+    def stream(self, index: int) -> Stream:
+        """Return the stream of one task: for who takes them all, in the order of the tasks."""
 
     def __enter__(self) -> "Decoder": ...
 
@@ -83,6 +86,10 @@ class Inline:
         while self._waiting and self._waiting[0].ended:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting else None
+
+    def stream(self, index: int) -> Stream:
+        """Return the stream of one task."""
+        return next(stream for stream in self._waiting if stream.index == index)
 
     def __enter__(self) -> "Inline":
         return self
@@ -150,6 +157,17 @@ class Pool:
                     return None
                 self.changed.wait()
 
+    def stream(self, index: int) -> Stream:
+        """Return the stream of one task, waiting for a worker to begin it."""
+        with self.changed:
+            while True:
+                if self._error is not None:
+                    raise self._error
+                for stream in self._streams:
+                    if stream.index == index:
+                        return stream
+                self.changed.wait()
+
     def __enter__(self) -> "Pool":
         with self.changed:
             self._entered = True
@@ -179,8 +197,12 @@ class Pool:
                 self.changed.notify_all()
                 while not self._entered and not self.closed:
                     self.changed.wait()
+            mine: list[_Buffered] = []
             while True:
                 with self.changed:
+                    # Short sources do not fill their own streams, but there may be many of them.
+                    while sum(stream.bytes for stream in mine) >= self.ahead and not self.closed:
+                        self.changed.wait()
                     if not self._tasks:
                         break
                     idle = len(self._tasks) < self._wanted
@@ -189,6 +211,7 @@ class Pool:
                         task = replace(task, threads=2)
                     stream = _Buffered(self, index)
                     self._streams.append(stream)
+                    mine = [stream, *(other for other in mine if other.bytes)]
                 for event in worker.events(task):
                     if not stream.put(event):
                         return
