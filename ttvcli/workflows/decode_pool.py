@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from ttvcli.core.video.clip_stream import Broken, Frames
@@ -24,6 +25,7 @@ from ttvcli.workflows.shared_pixels import SharedPixels, shared_file
 
 AHEAD_BYTES = 64 << 20  # of a source, and of finished ones; 49 frames in 720x480 have 51 MB
 _MOST_AUTOMATIC = 32
+_NVIDIA = Path("/dev/nvidiactl")
 # Not by -m: what a module pickles while it is __main__ nobody else can read.
 _COMMAND = [sys.executable, "-P", "-c", "from ttvcli.workflows import decode_worker as w; w.main()"]
 
@@ -64,9 +66,14 @@ def worker_count(*, on_gpu: bool) -> int:
     return min(max(cores - 1 if on_gpu else cores // 2, 1), _MOST_AUTOMATIC)
 
 
-def open_decoder(tasks: Sequence[Task], workers: int) -> Decoder:
+def on_gpu(device: str) -> bool:
+    """Tell whether something on this device will most likely run on a GPU; asks no library."""
+    return device.startswith("cuda") or (device == "auto" and _NVIDIA.exists())
+
+
+def open_decoder(tasks: Sequence[Task], workers: int, ahead: int = AHEAD_BYTES) -> Decoder:
     """Return what decodes the tasks: `workers` processes, or with 0 this one, as it is asked."""
-    return Pool(tasks, workers) if workers and tasks else Inline(tasks)
+    return Pool(tasks, workers, ahead) if workers and tasks else Inline(tasks)
 
 
 class Inline:
