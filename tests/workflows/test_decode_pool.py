@@ -17,7 +17,7 @@ from ttvcli.core.video.clip_stream import Broken, Frames
 from ttvcli.errors import WorkFailed
 from ttvcli.workflows import decode_pool
 from ttvcli.workflows.decode_pool import Inline, Pool, open_decoder, worker_count
-from ttvcli.workflows.decode_worker import DecodeTask
+from ttvcli.workflows.decode_worker import DecodeTask, LookTask
 
 
 def drain(decoder: Any) -> dict[int, list[Any]]:
@@ -88,6 +88,18 @@ def test_a_crash_and_a_hang_cost_their_own_task_only() -> None:
     assert [event.pictures[0, 0, 0, 0] for event in found[2]] == [7, 8]
 
 
+def test_a_first_look_that_kills_or_hangs_a_decoder_costs_its_source_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "dying_decoder"))
+    names = ("crash-1-0.mp4", "hang-1-0.mp4", "good.mp4")
+    paths = [make_video(tmp_path / name, size=(48, 32), frames=20) for name in names]
+    found = drain(Pool([LookTask(path, patience=2.0) for path in paths], workers=1))
+    assert found[0] == [Broken("crashed", "the process that decoded it ended with code -9")]
+    assert found[1] == [Broken("timeout", "no frame for 2 s")]
+    assert found[2] == drain(Inline([LookTask(paths[2])]))[0]
+
+
 def test_a_worker_stops_when_it_is_far_enough_ahead() -> None:
     pool = Pool([Count(40)], workers=1, ahead=3 * 8 * 4 * 6 * 3)
     with pool:
@@ -137,9 +149,7 @@ def test_signs_of_life_keep_a_task_that_works_long_for_an_event() -> None:
 def test_no_process_is_left_when_the_reader_leaves_early() -> None:
     tasks: list[Any] = [ProcessOf(), Count(1000)]
     with Pool(tasks, workers=1, ahead=1) as pool:
-        stream = pool.ready()
-        assert stream is not None
-        child = stream.take()
+        child = pool.stream(0).take()
         os.kill(child, 0)  # it runs
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
