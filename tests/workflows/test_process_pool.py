@@ -46,6 +46,13 @@ def test_errors_come_back_as_what_they_are() -> None:
     assert found["a"].kind == "done"
 
 
+def test_workers_find_what_has_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert outcomes(["folder"], workers=1)["folder"].value == str(tmp_path)
+
+
 def test_an_abandoned_pool_leaves_no_process() -> None:
     with ProcessPool(work, 1, 60.0) as pool:
         pid = next(iter(pool.map(["pid", "hang"]))).value

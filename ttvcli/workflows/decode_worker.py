@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -26,6 +26,17 @@ from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.workflows.shared_pixels import SharedPixels, Slot
 
 _NO_PIXELS = np.empty(0, np.uint8)
+
+
+class Task(Protocol):
+    """What a worker is given; it goes through a pipe."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an event may take to make; 0: any time."""
+
+    def events(self) -> Iterator[Any]:
+        """Yield the events, `Frames` among them if there are pixels."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +52,15 @@ class LookTask:
     """A source to be looked at: is it a video at all, and which."""
 
     path: Path
-    patience: float = 0.0  # reading a large file through a slow network takes its time
+    patience: float = 300.0
 
     def events(self) -> Iterator[Looked | Broken]:
         """Yield one event."""
         try:
             check_file(self.path)
-            digest = sha256_file(self.path)
+            # A large file takes its time through a slow network: each piece is a sign of life.
+            digest = sha256_file(self.path, lambda: still_alive(self.patience))
+            still_alive(self.patience)
             yield Looked(digest, probe(self.path).duration)
         except UnreadableVideo as error:
             yield Broken(error.reason_code, error.detail)
@@ -60,9 +73,6 @@ class DecodeTask(ClipTask):
     """A source to be decoded to clips."""
 
     patience: float = 300.0
-
-
-Task = LookTask | DecodeTask
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,12 @@ def _limit(seconds: float) -> None:
     """Let the system end this process in `seconds`, even within a decoder; 0 calls it off."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def still_alive(seconds: float) -> None:
+    """Begin anew to wait for the event that is being made; for tasks that work long for one."""
+    if hasattr(signal, "setitimer") and signal.getitimer(signal.ITIMER_REAL)[0]:
+        _limit(seconds)
 
 
 def main() -> None:
