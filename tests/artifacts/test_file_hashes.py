@@ -15,7 +15,7 @@ import pytest
 
 from ttvcli.artifacts import file_hashes
 from ttvcli.artifacts import model_folder as models
-from ttvcli.artifacts.file_hashes import digest_of, memory_path, read_digest
+from ttvcli.artifacts.file_hashes import bytes_to_read, digest_of, memory_path, read_digest
 
 LATER = 10 * 10**9  # ns; to hash a file now that is ten seconds old
 
@@ -75,6 +75,16 @@ def test_a_large_file_is_read_by_the_first_run_only(weights: Path, reads: list[s
     for _ in range(3):
         assert next_run(weights) == sha256(b"weights")
     assert reads == ["a.safetensors"]
+
+
+def test_what_a_run_will_read_is_known_before(weights: Path, reads: list[str]) -> None:
+    assert bytes_to_read(weights) == len(b"weights")
+    next_run(weights)
+    file_hashes._seen.clear()
+    assert bytes_to_read(weights) == 0
+    weights.write_bytes(b"others!!")
+    assert bytes_to_read(weights) == len(b"others!!")
+    assert len(reads) == 1
 
 
 def test_another_process_finds_what_this_one_remembered(weights: Path, cache: Path) -> None:

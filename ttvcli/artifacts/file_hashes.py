@@ -57,12 +57,15 @@ def digest_of(path: str | Path, *, between_runs: bool = False) -> bytes:
     Raises:
         OSError: the file cannot be read.
     """
-    path = Path(os.path.realpath(path))
-    stamp = _stamp(path, path.stat())
+    path, stamp = _resolved(path)
     lasting = between_runs and stamp.size >= LARGE
-    if stamp not in _seen and lasting and (digest := _memory().get(stamp)):
-        _seen[stamp] = digest
-    return _seen[stamp] if stamp in _seen else _read(path, lasting)
+    return _known(stamp, lasting) or _read(path, lasting)
+
+
+def bytes_to_read(path: str | Path) -> int:
+    """Return how much of a file `digest_of(path, between_runs=True)` would read: all or nothing."""
+    _, stamp = _resolved(path)
+    return 0 if _known(stamp, stamp.size >= LARGE) else stamp.size
 
 
 def read_digest(path: str | Path) -> bytes:
@@ -77,9 +80,20 @@ def memory_path() -> Path:
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "ttv" / MEMORY_NAME
 
 
+def _resolved(path: str | Path) -> tuple[Path, Stamp]:
+    path = Path(os.path.realpath(path))
+    return path, _stamp(path, path.stat())
+
+
 def _stamp(path: Path, found: os.stat_result) -> Stamp:
     times = found.st_mtime_ns, found.st_ctime_ns
     return Stamp(str(path), found.st_dev, found.st_ino, found.st_size, *times)
+
+
+def _known(stamp: Stamp, lasting: bool) -> bytes | None:
+    if stamp not in _seen and lasting and (digest := _memory().get(stamp)):
+        _seen[stamp] = digest
+    return _seen.get(stamp)
 
 
 def _read(path: Path, lasting: bool) -> bytes:
