@@ -17,6 +17,7 @@ from ttvcli.artifacts import file_hashes
 from ttvcli.artifacts import model_folder as models
 from ttvcli.artifacts.file_hashes import bytes_to_read, digest_of, memory_path, read_digest
 
+RESOLUTION = 2 * 10**9  # ns, of FAT
 LATER = 10 * 10**9  # ns; to hash a file now that is ten seconds old
 
 
@@ -174,12 +175,12 @@ def test_a_file_as_young_as_the_resolution_of_its_stamp_is_not_remembered(
     weights: Path, reads: list[str], which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if which == "mtime":  # a time stamp in the future: nobody knows when it was written
-        ahead = time_ns() + LATER - file_hashes._RESOLUTION
+        ahead = time_ns() + LATER - RESOLUTION
         os.utime(weights, ns=(ahead, ahead))
-        monkeypatch.setattr(file_hashes, "time_ns", lambda: ahead + file_hashes._RESOLUTION)
+        monkeypatch.setattr(file_hashes, "time_ns", lambda: ahead + RESOLUTION)
     else:
         os.utime(weights, ns=(0, 0))
-        now = weights.stat().st_ctime_ns + file_hashes._RESOLUTION
+        now = weights.stat().st_ctime_ns + RESOLUTION
         monkeypatch.setattr(file_hashes, "time_ns", lambda: now)
     next_run(weights)
     assert not memory_path().exists()
@@ -227,7 +228,7 @@ def make_too_large(path: Path) -> None:
         lambda path: path.write_text(""),
         lambda path: path.write_text("[]"),
         lambda path: path.write_text('{"version": 1, "files": 3}'),
-        lambda path: path.write_text('{"version": 2, "check": "", "files": []}'),
+        lambda path: path.write_text(path.read_text().replace('"version": 1', '"version": 2')),
         lambda path: path.write_text("[" * 100_000),
         lambda path: (path.unlink(), os.mkfifo(path)),
     ],
