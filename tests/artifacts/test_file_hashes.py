@@ -15,6 +15,7 @@ import pytest
 
 from ttvcli.artifacts import file_hashes
 from ttvcli.artifacts import model_folder as models
+from ttvcli.artifacts.atomic import temporary_beside
 from ttvcli.artifacts.file_hashes import bytes_to_read, digest_of, memory_path, read_digest
 
 RESOLUTION = 2 * 10**9  # ns, of FAT
@@ -295,6 +296,14 @@ def test_the_memory_is_private_and_leaves_nothing_else(weights: Path, cache: Pat
     assert [path for path in cache.rglob("*") if path.is_file()] == [left]
     assert left.parent.stat().st_mode & 0o077 == 0
     assert names_in(weights.parent) == ["a.safetensors"]  # an input is never touched
+
+
+def test_what_a_killed_run_left_goes_away(weights: Path) -> None:
+    memory_path().parent.mkdir(parents=True)
+    left = temporary_beside(memory_path())  # as of this process, which is not writing now
+    left.write_text("half")
+    next_run(weights)
+    assert names_in(left.parent) == [file_hashes.MEMORY_NAME]
 
 
 def test_the_memory_stays_small_and_forgets_the_oldest(
