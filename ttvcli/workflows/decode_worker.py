@@ -74,6 +74,10 @@ class DecodeTask(ClipTask):
 
     patience: float = 300.0
 
+    def alive(self) -> None:
+        """Passing over clips that are done, or decoding to the end, gives no event for long."""
+        still_alive(self.patience)
+
 
 @dataclass(frozen=True)
 class Pixels:
