@@ -26,6 +26,8 @@ def work(item: Any, beat: Callable[[Any], None]) -> Any:
         return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     if item == "folder":
         return str(Path.cwd())
+    if item == "threads":
+        return os.environ.get("OMP_NUM_THREADS")
     if item == "pid":
         return os.getpid()
     return f"did {item}"

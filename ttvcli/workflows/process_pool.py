@@ -168,7 +168,7 @@ class _Worker:
         )
         if sys.platform != "win32":  # once it has started, it lets interrupts through again
             resource_tracker.ensure_running()
-        with interrupts_held():
+        with interrupts_held(), _one_thread():
             self.process.start()
         other.close()
         life.close()
@@ -189,6 +189,20 @@ class _Worker:
         self.process.join()
         self.pipe.close()
         self._life.close()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let what starts now calculate with one thread: there is a process for each core already."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when NumPy and PyTorch are imported
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _here() -> str:
