@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+_DYING = REPOSITORY / "tests" / "dying_decoder"
+# Environment of a process in which some files are deadly; see `dying_decoder/sitecustomize.py`.
+DYING = {"PYTHONPATH": os.pathsep.join(filter(None, [str(_DYING), os.environ.get("PYTHONPATH")]))}
 
 
 def compile_elsewhere(launches: str, cases: list[tuple[int, dict[str, Any]]]) -> list[list[Any]]:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -23,6 +24,10 @@ def work(item: Any, beat: Callable[[Any], None]) -> Any:
         raise ZeroDivisionError
     if item == "held":
         return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    if item == "folder":
+        return str(Path.cwd())
+    if item == "threads":
+        return os.environ.get("OMP_NUM_THREADS")
     if item == "pid":
         return os.getpid()
     return f"did {item}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ttvcli.core.video.clip_stream import Frames
+from ttvcli.workflows.decode_worker import still_alive
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,21 @@ class Hang:
         while True:
             time.sleep(60)
         yield
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Takes its time for one event, and shows that it lives."""
+
+    seconds: float
+    patience: float
+
+    def events(self) -> Iterator[str]:
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            time.sleep(0.02)
+            still_alive(self.patience)
+        yield "made"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chat_server import chat_server
-from helpers import run_ttv
+from helpers import DYING, Ran, run_ttv
 from video_files import make_video
 
 from ttvcli.artifacts.embeddings import load_embeddings
@@ -79,6 +80,65 @@ def test_segments_without_a_caption_end_with_exit_code_5_and_are_listed(tmp_path
         "fill_in": None,
         "failed": [],
     }
+
+
+@pytest.fixture
+def deadly(tmp_path: Path) -> Path:
+    """Two good videos; two that a decoder dies of, at once and after 5 of 6 s; two it hangs in."""
+    for name in ("a", "crash-1-0", "crash-1-20", "hang-1-0", "hang-1-20", "z"):
+        make_video(tmp_path / "in" / f"{name}.mp4", frames=24, fps=4, size=(32, 16))
+    return tmp_path / "in"
+
+
+DEADLY = [
+    ("crash-1-0.mp4, 0 to the end", "crashed", "the process that decoded it ended with code -9"),
+    ("crash-1-20.mp4, 3 to 6 s", "crashed", "the process that decoded it ended with code -9"),
+    ("hang-1-0.mp4, 0 to the end", "timeout", "no frame for 3 s"),
+    ("hang-1-20.mp4, 3 to 6 s", "timeout", "no frame for 3 s"),
+]
+ONE_PROCESS = ("--workers", "1", "--set", "patience=3", "--json")
+
+
+def failures(ran: Ran) -> list[tuple[str, str, str]]:
+    return [(entry["item"], entry["reason"], entry["detail"]) for entry in ran.json["failed"]]
+
+
+def test_a_decoder_that_dies_or_hangs_costs_its_video_only(deadly: Path) -> None:
+    words = ["prep", "caption", deadly]
+    with chat_server() as server:
+        how = ("--captioner", server.url)
+        ran = run_ttv(*words, *how, *ONE_PROCESS, process=True, **DYING)
+        assert (ran.code, failures(ran)) == (5, DEADLY)
+        assert "Traceback" not in ran.stderr
+        there = {
+            record["path"]: [bool(span["caption"]) for span in record.get("segments", [])]
+            for record in read_manifest(deadly)
+        }
+        # What was shown before its decoder died has a caption.
+        assert there["a.mp4"] == there["z.mp4"] == [True, True]
+        assert there["crash-1-20.mp4"] == there["hang-1-20.mp4"] == [True, False]
+        assert not list(deadly.glob("captions.todo/*"))  # no decoder meets a deadly file again
+        assert len(server.requests) == 6
+        again = run_ttv(*words, *how, "--json")  # they are tried again, and nothing else
+        assert (again.code, again.json["captioned"], again.json["open"]) == (0, 6, 0)
+        whole = deadly.parent / "whole"
+        shutil.copytree(deadly, whole, ignore=shutil.ignore_patterns("*.json*"))
+        assert run_ttv("prep", "caption", whole, *how).code == 0
+    assert (deadly / "manifest.jsonl").read_bytes() == (whole / "manifest.jsonl").read_bytes()
+
+
+def test_sheets_of_all_other_segments_are_drawn_when_a_decoder_dies_or_hangs(deadly: Path) -> None:
+    ran = run_ttv("prep", "caption", deadly, *ONE_PROCESS, process=True, **DYING)
+    assert ran.code == 5
+    assert [found for found in failures(ran) if found[1] != "missing"] == DEADLY
+    drawn = sorted(path.name for path in deadly.glob("captions.todo/*.png"))
+    assert [(name.partition(".")[0], name[-8:-4]) for name in drawn] == [
+        *(("a", "0000"), ("a", "0001"), ("crash-1-20", "0000")),
+        *(("hang-1-20", "0000"), ("z", "0000"), ("z", "0001")),
+    ]
+    again = run_ttv("prep", "caption", deadly, "--json")
+    assert {reason for _, reason, _ in failures(again)} == {"missing"}
+    assert len(list(deadly.glob("captions.todo/*.png"))) == 12
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 import json
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from bad_corpus import contents
-from helpers import run_ttv
+from helpers import DYING, run_ttv
 from numbered_video import write_numbered
 from step_outputs import kill_at_random, kill_each, snapshot
 
@@ -81,6 +84,63 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path, vid
     codes = kill_each(command(videos, out), out, "*.mp4", (0, 2, 5))
     assert -signal.SIGKILL in codes
     assert run_ttv(*command(videos, out)).code == 0
+    assert snapshot(out) == snapshot(tmp_path / "whole")
+
+
+def test_a_decoder_that_dies_or_hangs_costs_its_video_only(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    # In the first look, and in the pass that finds scenes.
+    for index, name in enumerate(("a", "crash-1-0", "crash-2-30", "hang-1-0", "hang-2-30", "z")):
+        write_numbered(source / f"{name}.mp4", [50 + index])
+    words = [*command(source, out), "--workers", "1", "--set", "patience=3", "--json"]
+    ran = run_ttv(*words, process=True, **DYING)
+    assert (ran.code, ran.json["clips"]) == (5, 2)
+    died = ("crashed", "the process that decoded it ended with code -9")
+    hung = ("timeout", "no frame for 3 s")
+    assert [(entry["item"], entry["reason"], entry["detail"]) for entry in ran.json["failed"]] == [
+        ("crash-1-0.mp4", *died),
+        ("crash-2-30.mp4", *died),
+        ("hang-1-0.mp4", *hung),
+        ("hang-2-30.mp4", *hung),
+    ]
+    assert json.loads((out / "report.json").read_text())["skipped"] == ran.json["failed"]
+    assert "Traceback" not in ran.stderr
+    assert run_ttv(*command(source, out)).code == 0  # they are tried again
+    assert run_ttv(*command(source, tmp_path / "whole")).code == 0
+    assert snapshot(out) == snapshot(tmp_path / "whole")
+
+
+def test_clips_made_before_a_decoder_died_stay_and_the_others_follow(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_numbered(source / "crash-3-90.mp4", [100])  # in the pass that cuts, after the first clip
+    words = [*command(source, out), "--workers", "1", "--json"]
+    ran = run_ttv(*words, process=True, **DYING)
+    assert (ran.code, ran.json["made"]) == (5, 1)
+    assert [path.name[-9:] for path in out.iterdir() if path.suffix == ".mp4"] == ["-0000.mp4"]
+    again = run_ttv(*command(source, out), "--json")
+    assert (again.code, again.json["made"]) == (0, 1)
+    assert run_ttv(*command(source, tmp_path / "whole")).code == 0
+    assert snapshot(out) == snapshot(tmp_path / "whole")
+
+
+def test_ctrl_c_ends_with_130_leaves_no_torn_file_and_the_same_command_continues(
+    tmp_path: Path, videos: Path
+) -> None:
+    out = tmp_path / "stopped"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ttvcli", *command(videos, out), "--workers", "2", "--quiet"],
+        stdout=subprocess.DEVNULL,
+        # A shell starts what runs in its background with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(out.glob("*.mp4")):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert not list(out.glob(".*.mp4"))
+    assert run_ttv(*command(videos, out)).code == 0
+    assert run_ttv(*command(videos, tmp_path / "whole")).code == 0
     assert snapshot(out) == snapshot(tmp_path / "whole")
 
 

@@ -14,6 +14,7 @@ from ttvcli.artifacts.atomic import append_line
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.core.video.segment_frames import FrameChoice
 from ttvcli.errors import ArtifactError, Interrupted, UsageError, WorkFailed
+from ttvcli.workflows import caption_model
 from ttvcli.workflows.caption import CaptionConfig, CaptionResult, plan, run
 from ttvcli.workflows.caption_ask import JOURNAL_NAME
 from ttvcli.workflows.caption_model import FAILED, NoCaption, View
@@ -26,6 +27,12 @@ from ttvcli.workflows.video_sources import clip_segments, find_sources
 GOOD = "a brown dog runs along the beach"
 GERMAN = "ein brauner Hund läuft am Strand entlang und bellt laut"
 ANSWER = "A grey field lies in even light while a white line moves to the right."
+
+
+@pytest.fixture(autouse=True)
+def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without worker processes, which is faster: they have tests of their own."""
+    monkeypatch.setattr(caption_model, "worker_count", lambda *, on_gpu: 0)
 
 
 class Counting:

@@ -18,7 +18,7 @@ from ttvcli.artifacts.atomic import temporary_beside
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.core.filters.harmful import CATEGORIES
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
-from ttvcli.workflows import filter_job, filter_measure
+from ttvcli.workflows import filter_job, filter_measure, process_pool
 from ttvcli.workflows.filter import FilterConfig, plan, run
 from ttvcli.workflows.filter_measure import Task, measure_source
 from ttvcli.workflows.filter_state import key_of, state_path, thumbnail_path
@@ -355,7 +355,7 @@ def test_a_process_that_died_or_hung_is_told_from_the_video(tmp_path: Path, vide
 def test_a_large_file_shows_signs_of_life_while_it_is_hashed(
     tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filter_measure, "_BETWEEN_BEATS", -1.0)
+    monkeypatch.setattr(process_pool, "_BETWEEN_BEATS", -1.0)
     monkeypatch.setattr(atomic, "_PIECE", 64)
     (source,) = [s for s in find_sources(videos).videos if s.name == "a.mp4"]
     beats: list[int] = []

@@ -46,6 +46,24 @@ def test_errors_come_back_as_what_they_are() -> None:
     assert found["a"].kind == "done"
 
 
+def test_workers_find_what_has_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert outcomes(["folder"], workers=1)["folder"].value == str(tmp_path)
+
+
+@pytest.mark.parametrize("before", [None, "5"])
+def test_workers_calculate_with_one_thread_each(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", before)
+    assert outcomes(["threads"])["threads"].value == "1"
+    assert os.environ.get("OMP_NUM_THREADS") == before
+
+
 def test_an_abandoned_pool_leaves_no_process() -> None:
     with ProcessPool(work, 1, 60.0) as pool:
         pid = next(iter(pool.map(["pid", "hang"]))).value

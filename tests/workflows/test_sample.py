@@ -17,9 +17,11 @@ from ttvcli.artifacts.video import read_sidecar
 from ttvcli.core.video.decode import probe, read_frames
 from ttvcli.errors import UsageError, WorkFailed
 from ttvcli.workflows import generate
+from ttvcli.workflows import sample as step
 from ttvcli.workflows.output_file import check_output_file
 from ttvcli.workflows.sample import SampleConfig, run
-from ttvcli.workflows.sample_request import check
+from ttvcli.workflows.sample_request import bytes_to_hash, check
+from ttvcli.workflows.step import Silent
 
 PROMPT = "a red circle moves right"
 BACKGROUND = "in front of a gray gradient from left to right"
@@ -382,3 +384,22 @@ def test_a_broken_model_is_an_error_not_a_bug(
 def test_a_folder_that_takes_no_files_is_refused_before_any_work() -> None:
     with pytest.raises(UsageError, match="--out cannot be written"):
         check_output_file(Path("/proc/out.mp4"), ".mp4", "--out")
+
+
+def test_hashing_a_large_model_is_told_when_it_is_done(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shutil.copytree(tiny_data.model, tmp_path / "model")
+    monkeypatch.setattr(step, "_LONG_TO_HASH", 1)
+    told: list[str] = []
+
+    class Told(Silent):
+        def start(self, description: str, *_: Any, **__: Any) -> None:
+            told.append(description)
+
+    request = check(SampleConfig(prompt=PROMPT, model=str(model)))
+    size = bytes_to_hash(model)
+    for _ in range(2):
+        step._hash_model(request, Told())
+    assert told == [f"hashing {size / 2**30:.1f} GiB of weights"]
+    assert (size > 0, bytes_to_hash(model)) == (True, 0)

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,31 @@ from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.artifacts.schema import read_header
 from ttvcli.core.video.decode import probe, read_frames
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
-from ttvcli.workflows import encode, split
+from ttvcli.workflows import encode, split, split_cut
 from ttvcli.workflows.caption import CaptionConfig
 from ttvcli.workflows.caption import run as caption
 from ttvcli.workflows.encode import EncodeConfig
-from ttvcli.workflows.split import SplitConfig, plan, run
-from ttvcli.workflows.step import Silent
+from ttvcli.workflows.process_pool import Message
+from ttvcli.workflows.split import SplitConfig, SplitResult, plan
+from ttvcli.workflows.split_cut import Task, work
+from ttvcli.workflows.step import SILENT, Progress, Silent
 
 SMALL = "96x48"
+
+
+def inline(tasks: Iterable[Task]) -> Iterator[Message]:
+    """Cut in this process, which is faster: worker processes have tests of their own."""
+    for task in tasks:
+        heard: list[Any] = []
+        try:
+            end = Message(task, "done", work(task, heard.append))
+        finally:
+            yield from (Message(task, "beat", value) for value in heard)
+        yield end
+
+
+def run(config: SplitConfig, progress: Progress = SILENT) -> SplitResult:
+    return split.run(config, progress, cutter=inline)
 
 
 def config(source: Path | str, out: Path, **changes: Any) -> SplitConfig:
@@ -133,13 +151,13 @@ def test_a_second_run_changes_nothing_and_decodes_no_video_that_is_done(
 ) -> None:
     out = tmp_path / "clips"
     shutil.copytree(clips, out)
-    real, decoded = split.find_shots, []
+    real, decoded = split_cut.find_shots, []
 
     def watched(path: Path, *args: Any) -> Any:
         decoded.append(path.name)
         return real(path, *args)
 
-    monkeypatch.setattr(split, "find_shots", watched)
+    monkeypatch.setattr(split_cut, "find_shots", watched)
     result = run(config(videos, out))
     assert (result.clips, result.made) == (4, 0)
     assert snapshot(out) == snapshot(clips)
@@ -154,7 +172,7 @@ class Stopped(BaseException):
 def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
     tmp_path: Path, clips: Path, videos: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    out, real, calls = tmp_path / "clips", split.write_video, 0
+    out, real, calls = tmp_path / "clips", split_cut.write_video, 0
 
     def stopping(path: Path, frames: Any, *args: Any, **named: Any) -> int:
         nonlocal calls
@@ -165,7 +183,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
             raise Stopped
         return real(path, frames, *args, **named)
 
-    monkeypatch.setattr(split, "write_video", stopping)
+    monkeypatch.setattr(split_cut, "write_video", stopping)
     with pytest.raises(Stopped):
         run(config(videos, out))
     monkeypatch.undo()
@@ -436,16 +454,15 @@ def test_a_disk_that_fills_up_leaves_whole_clips_only_and_the_run_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_numbered(tmp_path / "in" / "a.mp4", [100])
-    real = split.write_video
+    real = split_cut.write_video
 
     def full(path: Path, *args: Any, **named: Any) -> int:
-        manifest = tmp_path / "out" / "manifest.jsonl"
-        if manifest.exists() and read_manifest(manifest):
+        if list((tmp_path / "out").glob("*.mp4")):
             path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return real(path, *args, **named)
 
-    monkeypatch.setattr(split, "write_video", full)
+    monkeypatch.setattr(split_cut, "write_video", full)
     with pytest.raises(OSError, match="No space"):
         run(config(tmp_path / "in", tmp_path / "out"))
     monkeypatch.undo()
@@ -469,6 +486,8 @@ def test_a_disk_that_fills_up_leaves_whole_clips_only_and_the_run_goes_on_later(
         ({"margin": -1}, "margin"),
         ({"crf": 52}, "crf"),
         ({"preset": "fastest"}, "preset"),
+        ({"workers": -1}, "workers"),
+        ({"patience": 0}, "patience"),
     ],
 )
 def test_impossible_settings_are_refused(
@@ -510,6 +529,14 @@ def test_the_output_may_not_be_where_the_next_run_would_find_it(
         with pytest.raises(UsageError, match="among the source"):
             run(config(videos, out))
     assert not (videos / "clips").exists()
+
+
+def test_processes_make_what_this_process_makes(tmp_path: Path, videos: Path, clips: Path) -> None:
+    progress = Recorder()
+    result = split.run(config(videos, tmp_path / "out", workers=2), progress)
+    assert (result.clips, result.made) == (4, 4)
+    assert snapshot(tmp_path / "out") == snapshot(clips)
+    assert progress.totals == progress.counts
 
 
 def test_clips_of_another_step_are_never_replaced(tmp_path: Path, videos: Path) -> None:

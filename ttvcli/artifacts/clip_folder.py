@@ -80,4 +80,4 @@ def hash_of(folder: Path, name: str) -> str:
         files = [inside / file for file in TOKENIZER_FILES if (inside / file).is_file()]
     else:
         files = [inside / "config.json", *weight_files(inside, "model")]
-    return hash_of_files(files)
+    return hash_of_files(files, between_runs=True)

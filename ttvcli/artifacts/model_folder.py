@@ -13,10 +13,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttvcli.artifacts import file_hashes
 from ttvcli.artifacts.atomic import write_bytes, write_json
 from ttvcli.artifacts.schema import HEADER_NAME, header, read_header
 from ttvcli.artifacts.tensor_file import Weights, write_sharded
@@ -146,14 +146,21 @@ def check_shapes(
 
 
 def component_hash(folder: str | Path, component: str) -> str:
-    """Return 16 hex digits over the configuration and weights (or tokenizer) of a component."""
-    return hash_of_files(component_files(folder, component))
+    """Return 16 hex digits over the configuration and weights (or tokenizer) of a component.
+
+    They tell which component it is. Large files that nobody wrote to since an earlier run are not
+    read again, so damage on the disk goes unseen: `broken_components` reads every byte.
+    """
+    return hash_of_files(component_files(folder, component), between_runs=True)
 
 
-def hash_of_files(files: Iterable[Path]) -> str:
-    """Return 16 hex digits over the content of files, in their order; each is read once."""
-    stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
-    return _hash_files(stamps)
+def hash_of_files(files: Iterable[Path], *, between_runs: bool = False) -> str:
+    """Return 16 hex digits over the content of files, in their order; each is read once.
+
+    `between_runs`: see `file_hashes.digest_of`. It is for models, which many runs share, and not
+    for data sets, of which there are more files than are remembered.
+    """
+    return _joined(file_hashes.digest_of(path, between_runs=between_runs) for path in files)
 
 
 def component_files(folder: str | Path, component: str) -> list[Path]:
@@ -167,13 +174,8 @@ def component_files(folder: str | Path, component: str) -> list[Path]:
     return [config] if component == "scheduler" else [config, *weight_files(inside)]
 
 
-@cache
-def _hash_files(stamps: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for name, _, _ in stamps:
-        with Path(name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+def _joined(digests: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:16]
 
 
 def write_component(
@@ -251,19 +253,24 @@ def write_about(
 
 def seal(folder: str | Path) -> dict[str, str]:
     """Note the hash of every component in the folder, for `broken_components` to check later."""
-    hashes = {name: component_hash(folder, name) for name in COMPONENTS if _is_there(folder, name)}
+    hashes = {name: _read_hash(folder, name) for name in COMPONENTS if _is_there(folder, name)}
     write_about(folder, {**read_about(folder), "hashes": hashes})
     return hashes
 
 
 def broken_components(folder: str | Path) -> list[str]:
-    """Return the components whose files are not those the folder was sealed with."""
+    """Return the components that differ from what the folder was sealed with; reads every byte."""
     hashes = read_about(folder).get("hashes", {})
     return [
         name
         for name, expected in hashes.items()
-        if not _is_there(folder, name) or component_hash(folder, name) != expected
+        if not _is_there(folder, name) or _read_hash(folder, name) != expected
     ]
+
+
+def _read_hash(folder: str | Path, component: str) -> str:
+    """Like `component_hash`, of the bytes as they are now: remembered ones may have gone bad."""
+    return _joined(file_hashes.read_digest(path) for path in component_files(folder, component))
 
 
 def _is_there(folder: str | Path, component: str) -> bool:

@@ -27,6 +27,7 @@ from ttvcli.core.captions.check import check_caption
 from ttvcli.errors import UsageError, counted
 from ttvcli.workflows.caption_ask import Journal, ask_all
 from ttvcli.workflows.caption_fill_in import FillIn, Gap, rows_by_clip
+from ttvcli.workflows.caption_frames import LOST
 from ttvcli.workflows.caption_judge import BY_HAND, WANTED, Judged
 from ttvcli.workflows.caption_model import (
     CaptionConfig,
@@ -80,6 +81,7 @@ def plan(config: CaptionConfig) -> Plan:
     items += [
         ("unreadable videos", len(work.unreadable)),
         ("captioner", config.captioner or "none"),
+        ("processes that decode", config.decoders),
         ("output", str(library.manifest)),
     ]
     return Plan(command="prep caption", items=items)
@@ -139,7 +141,7 @@ class _Run:
         fill_in = FillIn(self.library, self.config.fill_in)
         written = fill_in.earlier(force=self.config.force)
         self._check_handwork(fill_in, written)
-        gaps = self.work.gaps()
+        gaps = self.work.gaps(self.progress)
         self.progress.note(self._summary(gaps))
         for table, files in self.library.astray:
             self._tell_astray(table, files, "no clip of this manifest")
@@ -150,12 +152,7 @@ class _Run:
         write = self._write_manifest()
         open_gaps = [gap for gap in left if gap.problem != WANTED]
         fill_in.remove_sheets(open_gaps)
-        sheets, unread = (
-            fill_in.draw(open_gaps, self.progress) if self.config.sheets else (set(), {})
-        )
-        for gap, reason in unread.items():
-            self.failures.setdefault(gap, (reason, ""))
-        fill_in.write(open_gaps, written, sheets)
+        fill_in.write(open_gaps, written, self._draw(fill_in, open_gaps))
         self._tell(open_gaps, fill_in, written)
         failed = [self._failure(gap) for gap in left]
         self._report(gaps, failed)
@@ -170,6 +167,17 @@ class _Run:
             fill_in=fill_in.path if open_gaps else None,
             failed=failed,
         )
+
+    def _draw(self, fill_in: FillIn, open_gaps: list[Gap]) -> set[Gap]:
+        """Draw contact sheets; returns the segments that have one."""
+        if not self.config.sheets:
+            return set()
+        lost = {gap.clip for gap, (reason, _) in self.failures.items() if reason in LOST}
+        lost |= {n for n, error in self.work.unreadable.items() if error.reason_code in LOST}
+        drawn, unread = fill_in.draw(open_gaps, self.config, self.progress, lost)
+        for gap, reason in unread.items():
+            self.failures.setdefault(gap, reason)
+        return drawn
 
     def _check_handwork(self, fill_in: FillIn, written: dict[tuple[str, int | None], str]) -> None:
         """Refuse to let a model write what somebody has written already."""
@@ -253,7 +261,7 @@ class _Run:
                 askable,
                 captioner,
                 journal,
-                rules=self.work.rules,
+                config=self.config,
                 progress=self.progress,
                 stop=self.stop,
             )
@@ -264,7 +272,8 @@ class _Run:
         return gaps
 
     def _put(self, gap: Gap, caption: str, source: str, language: str) -> None:
-        span = self.library.clips[gap.clip].spans[gap.span]
+        clip = self.library.clips[gap.clip]
+        span, clip.uncut = clip.spans[gap.span], False
         if span["caption"] and span["caption"] != caption:
             before = {key: span[key] for key in _OF_A_CAPTION if key in span}
             span["replaced"] = [*(span.get("replaced") or []), before]

@@ -15,13 +15,13 @@ from typing import Any
 
 from ttvcli.artifacts.manifest import ManifestWriter, read_manifest
 from ttvcli.artifacts.schema import settings_hash
-from ttvcli.core.captions.check import CaptionRules, check_caption
+from ttvcli.core.captions.check import check_caption
 from ttvcli.core.captions.instruction import clean_answer
 from ttvcli.core.video.errors import UnreadableVideo
-from ttvcli.core.video.segment_frames import read_segments
 from ttvcli.errors import Interrupted, WorkFailed, counted
-from ttvcli.workflows.caption_fill_in import Gap, bounds
-from ttvcli.workflows.caption_model import FAILED, Captioner, NoCaption, View
+from ttvcli.workflows.caption_fill_in import Gap, asked, bounds
+from ttvcli.workflows.caption_frames import Shown, read_ahead
+from ttvcli.workflows.caption_model import FAILED, CaptionConfig, Captioner, NoCaption, View
 from ttvcli.workflows.caption_sources import Library
 from ttvcli.workflows.step import Progress, StopRequest
 
@@ -65,7 +65,7 @@ def ask_all(
     captioner: Captioner,
     journal: Journal,
     *,
-    rules: CaptionRules,
+    config: CaptionConfig,
     progress: Progress,
     stop: StopRequest,
 ) -> tuple[dict[Gap, str], dict[Gap, Failure]]:
@@ -75,7 +75,7 @@ def ask_all(
         Interrupted: on request; what was answered is kept.
         WorkFailed: the captioner fails for everything.
     """
-    return _Asking(library, captioner, journal, rules, progress, stop).all(gaps)
+    return _Asking(library, captioner, journal, config, progress, stop).all(gaps)
 
 
 class _Asking:
@@ -84,14 +84,15 @@ class _Asking:
         library: Library,
         captioner: Captioner,
         journal: Journal,
-        rules: CaptionRules,
+        config: CaptionConfig,
         progress: Progress,
         stop: StopRequest,
     ) -> None:
         self.library = library
         self.captioner = captioner
         self.journal = journal
-        self.rules = rules
+        self.config = config
+        self.rules = config.rules()
         self.progress = progress
         self.stop = stop
         self.hash = settings_hash(captioner.settings)
@@ -108,13 +109,15 @@ class _Asking:
             if gap not in self.captions:
                 todo.setdefault(gap.clip, []).append(gap)
         self.progress.start("captioning", len(gaps), "segments", done=len(self.captions))
-        views = self._views(todo)
-        if self.captioner.concurrency > 1:
-            self._several(views, keys)
-        else:
-            for gap, view in views:
-                self._take(gap, keys[gap], partial(self.captioner, view))
-                self._check(len(gaps))
+        spans = asked(self.library, todo)
+        with read_ahead(spans, self.captioner.choice, self.config) as shown:
+            views = self._views(todo, shown)
+            if self.captioner.concurrency > 1:
+                self._several(views, keys)
+            else:
+                for gap, view in views:
+                    self._take(gap, keys[gap], partial(self.captioner, view))
+                    self._check(len(gaps))
         self.progress.finish()
         return self.captions, self.failures
 
@@ -173,13 +176,13 @@ class _Asking:
         self.journal.add(key, caption)
         self.captions[gap] = caption
 
-    def _views(self, todo: dict[int, list[Gap]]) -> Iterator[tuple[Gap, View]]:
-        for number, group in todo.items():
+    def _views(self, todo: dict[int, list[Gap]], shown: Shown) -> Iterator[tuple[Gap, View]]:
+        for index, (number, group) in enumerate(todo.items()):
             clip = self.library.clips[number]
             spans = bounds(clip, group)
             seen = set()
             try:
-                for found in read_segments(clip.path, spans, self.captioner.choice):
+                for found in shown(index):
                     gap = group[found.number]
                     seen.add(gap)
                     start, end = spans[found.number]

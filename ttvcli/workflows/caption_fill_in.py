@@ -6,6 +6,7 @@ What somebody wrote into the table before is kept when it is written again.
 import hashlib
 import os
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from ttvcli.artifacts.atomic import write_bytes
 from ttvcli.artifacts.captions import CaptionRow, read_caption_table, write_fill_in
 from ttvcli.core.video.contact_sheet import contact_sheet
 from ttvcli.core.video.errors import UnreadableVideo
-from ttvcli.core.video.segment_frames import FrameChoice, read_segments
+from ttvcli.core.video.segment_frames import FrameChoice
 from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.workflows.caption_frames import Spans, read_ahead
+from ttvcli.workflows.caption_model import CaptionConfig
 from ttvcli.workflows.caption_sources import CaptionedClip, Library
 from ttvcli.workflows.step import Progress
 from ttvcli.workflows.video_sources import path_from
@@ -73,28 +76,34 @@ class FillIn:
             return
         write_fill_in(self.path, (self._line(gap, earlier, gap in sheets) for gap in gaps))
 
-    def draw(self, gaps: list[Gap], progress: Progress) -> tuple[set[Gap], dict[Gap, str]]:
-        """Draw the sheets that are not there; returns those there are, and why others are not."""
+    def draw(
+        self, gaps: list[Gap], config: CaptionConfig, progress: Progress, lost: Container[int]
+    ) -> tuple[set[Gap], dict[Gap, tuple[str, str]]]:
+        """Draw the sheets that are not there; returns those there are, and why others are not.
+
+        Clips with a number in `lost` are not opened.
+        """
         wanted: dict[int, list[Gap]] = {}
         drawn = set()
         for gap in gaps:
             if self._sheet(gap).is_file():
                 drawn.add(gap)
-            else:
+            elif gap.clip not in lost:
                 wanted.setdefault(gap.clip, []).append(gap)
-        unread: dict[Gap, str] = {}
+        unread: dict[Gap, tuple[str, str]] = {}
         if wanted:
             progress.start("drawing", sum(map(len, wanted.values())), "contact sheets")
-        for number, group in wanted.items():
-            clip = self.library.clips[number]
-            try:
-                for seen in read_segments(clip.path, bounds(clip, group), _TILES):
-                    sheet = contact_sheet(list(seen.frames), seen.times, columns=_COLUMNS)
-                    write_bytes(self._sheet(group[seen.number]), sheet)
-                    drawn.add(group[seen.number])
-                    progress.advance()
-            except UnreadableVideo as error:
-                unread |= dict.fromkeys(set(group) - drawn, error.reason_code)
+        with read_ahead(asked(self.library, wanted), _TILES, config) as shown:
+            for index, group in enumerate(wanted.values()):
+                try:
+                    for seen in shown(index):
+                        sheet = contact_sheet(list(seen.frames), seen.times, columns=_COLUMNS)
+                        write_bytes(self._sheet(group[seen.number]), sheet)
+                        drawn.add(group[seen.number])
+                        progress.advance()
+                except UnreadableVideo as error:
+                    reason = error.reason_code, error.detail
+                    unread |= dict.fromkeys(set(group) - drawn, reason)
         progress.finish()
         return drawn, unread
 
@@ -133,6 +142,12 @@ class FillIn:
         # Names that differ in other characters only must not share a sheet.
         digest = hashlib.sha256(os.fsencode(clip.record["path"])).hexdigest()[:6]
         return self.sheets / f"{plain}-{digest}-{gap.span:04d}.png"
+
+
+def asked(library: Library, gaps: dict[int, list[Gap]]) -> list[tuple[Path, Spans]]:
+    """Return the video of each group of gaps, by the number of its clip, and where they are."""
+    clips = ((library.clips[number], group) for number, group in gaps.items())
+    return [(clip.path, bounds(clip, group)) for clip, group in clips]
 
 
 def bounds(clip: CaptionedClip, gaps: list[Gap]) -> list[tuple[float, float]]:

@@ -9,8 +9,15 @@ from ttvcli.core.captions.check import (
 )
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.workflows.caption_fill_in import Gap
+from ttvcli.workflows.caption_frames import lengths
 from ttvcli.workflows.caption_model import TINY_WORLD, CaptionConfig
-from ttvcli.workflows.caption_sources import Library, Span, cut_into_segments
+from ttvcli.workflows.caption_sources import (
+    Library,
+    Span,
+    cut_into_segments,
+    stated_duration,
+)
+from ttvcli.workflows.step import SILENT, Progress
 
 BY_HAND = "hand"
 WANTED = "replaced"  # the problem of a good caption that --force replaces
@@ -22,6 +29,7 @@ class Judged:
     """The captions of a library, judged."""
 
     def __init__(self, config: CaptionConfig, library: Library) -> None:
+        self.config = config
         self.library = library
         self.rules = config.rules()
         self.everything = config.force and bool(config.captioner)
@@ -33,17 +41,22 @@ class Judged:
         )
         self.repeated = repeated_texts(texts, self.rules)
 
-    def gaps(self) -> list[Gap]:
-        """Judge every caption, note its language, and return the segments that need another."""
-        found = []
+    def gaps(self, progress: Progress = SILENT) -> list[Gap]:
+        """Judge every caption, note its language, and return the segments that need another.
+
+        Videos that have no segments get some, for which those of unknown length are opened.
+        """
+        judged, whole = {}, []
         for number, clip in self.library.clips.items():
-            verdicts = [self._judge(span) for span in clip.spans]
-            wanting = self.everything or any(verdict.problem for verdict in verdicts)
+            judged[number] = [self._judge(span) for span in clip.spans]
+            wanting = self.everything or any(verdict.problem for verdict in judged[number])
             if clip.whole and wanting:
-                try:
-                    cut_into_segments(clip)
-                except UnreadableVideo as error:
-                    self.unreadable[number] = error
+                whole.append(number)
+        self._cut(whole, progress)
+        found = []
+        for number, verdicts in judged.items():
+            clip = self.library.clips[number]
+            if len(verdicts) < len(clip.spans):
                 verdicts = [verdicts[0]] * len(clip.spans)
             for place, (span, verdict) in enumerate(zip(clip.spans, verdicts, strict=True)):
                 _note(span, verdict)
@@ -52,6 +65,19 @@ class Judged:
                 if problem:
                     found.append(Gap(number, place, problem))
         return found
+
+    def _cut(self, numbers: list[int], progress: Progress) -> None:
+        """Give clips their segments of 3 s; those whose length cannot be told are unreadable."""
+        stated = {number: stated_duration(self.library.clips[number]) for number in numbers}
+        unknown = [number for number, duration in stated.items() if duration is None]
+        paths = [self.library.clips[number].path for number in unknown]
+        measured = dict(zip(unknown, lengths(paths, self.config, progress), strict=True))
+        for number, duration in (stated | measured).items():
+            if isinstance(duration, UnreadableVideo):
+                self.unreadable[number] = duration
+                self.library.clips[number].uncut = True
+            elif duration is not None:
+                cut_into_segments(self.library.clips[number], duration)
 
     def _judge(self, span: Span) -> Verdict:
         declared = str(span.get("language") or "")

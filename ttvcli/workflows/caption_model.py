@@ -11,6 +11,7 @@ from ttvcli.core.captions.check import CaptionRules
 from ttvcli.core.video.segment_frames import FrameChoice
 from ttvcli.core.world.scene import FPS
 from ttvcli.errors import ArtifactError, UsageError
+from ttvcli.workflows.decode_pool import on_gpu, worker_count
 
 TINY_WORLD = "tiny-world"
 FAILED = "captioner_failed"  # the reason when there is no answer at all
@@ -84,6 +85,12 @@ class CaptionConfig:
         metadata={"help": "videos with one text that make it boiler-plate; 0 allows any number"},
     )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, mps"})
+    workers: int = field(
+        default=0, metadata={"help": "processes that decode ahead; 0 suits the machine"}
+    )
+    patience: float = field(
+        default=120.0, metadata={"help": "seconds without a frame after which a decoder is stuck"}
+    )
     force: bool = field(
         default=False, metadata={"help": "replace captions that are good enough, too"}
     )
@@ -100,10 +107,19 @@ class CaptionConfig:
                 f"concurrency {self.concurrency} starts at 1, retries {self.retries} at 0, "
                 f"timeout {self.timeout} above 0"
             )
-        if min(self.limit, self.min_words, self.repeats, self.max_tokens) < 0:
-            raise ValueError("limit, min_words, repeats and max_tokens start at 0")
+        if min(self.limit, self.min_words, self.repeats, self.max_tokens, self.workers) < 0:
+            raise ValueError("limit, min_words, repeats, max_tokens and workers start at 0")
+        if self.patience <= 0:
+            raise ValueError(f"patience must be positive, got {self.patience}")
         if self.fill_in is not None and self.fill_in.suffix.lower() not in (".jsonl", ".csv"):
             raise ValueError(f"fill_in ends in .jsonl or .csv, got {self.fill_in}")
+
+    @property
+    def decoders(self) -> int:
+        """Processes that decode: a captioner that computes on these CPU cores needs some, too."""
+        elsewhere = not self.captioner or self.captioner.startswith(URL_STARTS)
+        gpu = self.captioner != TINY_WORLD and on_gpu(self.device)
+        return self.workers or worker_count(on_gpu=elsewhere or gpu)
 
     def rules(self) -> CaptionRules:
         """When a caption is not good enough."""

@@ -17,7 +17,6 @@ from ttvcli.artifacts.captions import (
     read_prompt_lists,
 )
 from ttvcli.artifacts.manifest import MANIFEST_NAME, Record, read_manifest
-from ttvcli.core.video.decode import probe, scan
 from ttvcli.errors import ArtifactError, UsageError
 from ttvcli.workflows.video_sources import (
     MANIFEST_SUFFIXES,
@@ -43,6 +42,7 @@ class CaptionedClip:
     name: str  # for messages
     spans: list[Span] = field(default_factory=list)
     whole: bool = False  # the spans are ours, not those of the manifest
+    uncut: bool = False  # its length could not be told: the next run is to cut it
 
     def span_at(self, row: CaptionRow) -> list[int]:
         """Return the numbers of the spans that a row of a table means."""
@@ -79,7 +79,7 @@ class Library:
             line = dict(record)
             if not in_place and not Path(record["path"]).is_absolute():
                 line["path"] = path_from(folder, self.root / record["path"])
-            if clip is not None:
+            if clip is not None and not clip.uncut:
                 line["segments"] = clip.spans
             lines.append(line)
         return lines
@@ -116,18 +116,22 @@ def load_library(source: str, out: Path | None, limit: int) -> Library:
     return Library(records, clips, root, manifest, found, tables.astray(records))
 
 
-def cut_into_segments(clip: CaptionedClip) -> None:
+def stated_duration(clip: CaptionedClip) -> float | None:
+    """Return the seconds that a clip lasts as its record has it; None if it does not."""
+    duration = clip.record.get("duration")
+    if isinstance(duration, int | float) and 0 < duration < 1e6:
+        return float(duration)
+    return None
+
+
+def cut_into_segments(clip: CaptionedClip, duration: float) -> None:
     """Give a clip without segments of its own one span for each 3 s.
 
-    Each keeps the text that stood for the whole. Raises UnreadableVideo if its length cannot be
-    told.
+    Each keeps the text that stood for the whole.
     """
-    duration = clip.record.get("duration")
-    if not isinstance(duration, int | float) or not 0 < duration < 1e6:
-        duration = probe(clip.path).duration or float(scan(clip.path).duration)
-    count = max(round(float(duration) / SEGMENT_SECONDS), 1)
+    count = max(round(duration / SEGMENT_SECONDS), 1)
     ends = [SEGMENT_SECONDS * (number + 1) for number in range(count - 1)]
-    ends.append(round(float(duration), 6))
+    ends.append(round(duration, 6))
     before = clip.spans[0] if clip.spans else {}
     rest = {key: value for key, value in before.items() if key not in ("start", "end")}
     clip.spans = [

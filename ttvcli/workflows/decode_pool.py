@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from ttvcli.core.video.clip_stream import Broken, Frames
@@ -22,8 +23,9 @@ from ttvcli.workflows.decode_worker import DecodeTask, Done, Task, read_event
 from ttvcli.workflows.process_pool import interrupts_held
 from ttvcli.workflows.shared_pixels import SharedPixels, shared_file
 
-AHEAD_BYTES = 64 << 20  # a clip of 49 frames in 720x480 has 51 MB
+AHEAD_BYTES = 64 << 20  # of a source, and of finished ones; 49 frames in 720x480 have 51 MB
 _MOST_AUTOMATIC = 32
+_NVIDIA = Path("/dev/nvidiactl")
 # Not by -m: what a module pickles while it is __main__ nobody else can read.
 _COMMAND = [sys.executable, "-P", "-c", "from ttvcli.workflows import decode_worker as w; w.main()"]
 
@@ -46,6 +48,9 @@ class Decoder(Protocol):
     def ready(self) -> Stream | None:
         """Return a stream with something to take; None once all have been taken to their end."""
 
+    def stream(self, index: int) -> Stream:
+        """Return the stream of one task: for who takes them all, in the order of the tasks."""
+
     def __enter__(self) -> "Decoder": ...
 
     def __exit__(self, *unused: object) -> None: ...
@@ -61,9 +66,14 @@ def worker_count(*, on_gpu: bool) -> int:
     return min(max(cores - 1 if on_gpu else cores // 2, 1), _MOST_AUTOMATIC)
 
 
-def open_decoder(tasks: Sequence[Task], workers: int) -> Decoder:
+def on_gpu(device: str) -> bool:
+    """Tell whether something on this device will most likely run on a GPU; asks no library."""
+    return device.startswith("cuda") or (device == "auto" and _NVIDIA.exists())
+
+
+def open_decoder(tasks: Sequence[Task], workers: int, ahead: int = AHEAD_BYTES) -> Decoder:
     """Return what decodes the tasks: `workers` processes, or with 0 this one, as it is asked."""
-    return Pool(tasks, workers) if workers and tasks else Inline(tasks)
+    return Pool(tasks, workers, ahead) if workers and tasks else Inline(tasks)
 
 
 class Inline:
@@ -83,6 +93,10 @@ class Inline:
         while self._waiting and self._waiting[0].ended:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting else None
+
+    def stream(self, index: int) -> Stream:
+        """Return the stream of one task."""
+        return next(stream for stream in self._waiting if stream.index == index)
 
     def __enter__(self) -> "Inline":
         return self
@@ -150,6 +164,17 @@ class Pool:
                     return None
                 self.changed.wait()
 
+    def stream(self, index: int) -> Stream:
+        """Return the stream of one task, waiting for a worker to begin it."""
+        with self.changed:
+            while True:
+                if self._error is not None:
+                    raise self._error
+                for stream in self._streams:
+                    if stream.index == index:
+                        return stream
+                self.changed.wait()
+
     def __enter__(self) -> "Pool":
         with self.changed:
             self._entered = True
@@ -179,8 +204,12 @@ class Pool:
                 self.changed.notify_all()
                 while not self._entered and not self.closed:
                     self.changed.wait()
+            mine: list[_Buffered] = []
             while True:
                 with self.changed:
+                    # Short sources do not fill their own streams, but there may be many of them.
+                    while sum(stream.bytes for stream in mine) >= self.ahead and not self.closed:
+                        self.changed.wait()
                     if not self._tasks:
                         break
                     idle = len(self._tasks) < self._wanted
@@ -189,6 +218,7 @@ class Pool:
                         task = replace(task, threads=2)
                     stream = _Buffered(self, index)
                     self._streams.append(stream)
+                    mine = [stream, *(other for other in mine if other.bytes)]
                 for event in worker.events(task):
                     if not stream.put(event):
                         return

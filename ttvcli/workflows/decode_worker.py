@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -26,6 +26,17 @@ from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.workflows.shared_pixels import SharedPixels, Slot
 
 _NO_PIXELS = np.empty(0, np.uint8)
+
+
+class Task(Protocol):
+    """What a worker is given; it goes through a pipe."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an event may take to make; 0: any time."""
+
+    def events(self) -> Iterator[Any]:
+        """Yield the events, `Frames` among them if there are pixels."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +52,15 @@ class LookTask:
     """A source to be looked at: is it a video at all, and which."""
 
     path: Path
-    patience: float = 0.0  # reading a large file through a slow network takes its time
+    patience: float = 300.0
 
     def events(self) -> Iterator[Looked | Broken]:
         """Yield one event."""
         try:
             check_file(self.path)
-            digest = sha256_file(self.path)
+            # A large file takes its time through a slow network: each piece is a sign of life.
+            digest = sha256_file(self.path, lambda: still_alive(self.patience))
+            still_alive(self.patience)
             yield Looked(digest, probe(self.path).duration)
         except UnreadableVideo as error:
             yield Broken(error.reason_code, error.detail)
@@ -61,13 +74,14 @@ class DecodeTask(ClipTask):
 
     patience: float = 300.0
 
-
-Task = LookTask | DecodeTask
+    def alive(self) -> None:
+        """Passing over clips that are done, or decoding to the end, gives no event for long."""
+        still_alive(self.patience)
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Stands before the bytes of an array of this shape, or tells where they lie."""
+    """Stands before the bytes of planes `[3, T, H, W]`, or tells where they lie."""
 
     event: Frames
     shape: tuple[int, ...]
@@ -84,7 +98,7 @@ class Done:
 def write_event(sink: BinaryIO, event: Any, shared: SharedPixels | None = None) -> None:
     """Write one event."""
     if isinstance(event, Frames):
-        pixels = np.ascontiguousarray(event.pictures)
+        pixels = np.ascontiguousarray(event.pictures.transpose(3, 0, 1, 2))
         slot = shared.write(pixels) if shared is not None else None
         pickle.dump(Pixels(replace(event, pictures=_NO_PIXELS), pixels.shape, slot), sink)
         if slot is None:
@@ -100,7 +114,8 @@ def read_event(source: IO[bytes], shared: SharedPixels | None = None) -> Any:
     if not isinstance(found, Pixels):
         return found
     if shared is not None and found.slot is not None:
-        return replace(found.event, pictures=shared.read(found.shape, found.slot))
+        planes = shared.read(found.shape, found.slot)
+        return replace(found.event, pictures=planes.transpose(1, 2, 3, 0))
     pixels = np.empty(found.shape, np.uint8)
     left = pixels.data.cast("B")
     while left:
@@ -108,7 +123,7 @@ def read_event(source: IO[bytes], shared: SharedPixels | None = None) -> Any:
         if not count:
             raise EOFError("the decoder ended in the middle of a frame")
         left = left[count:]
-    return replace(found.event, pictures=pixels)
+    return replace(found.event, pictures=pixels.transpose(1, 2, 3, 0))
 
 
 def serve(source: BinaryIO, sink: BinaryIO, shared: SharedPixels | None = None) -> None:
@@ -134,6 +149,12 @@ def _limit(seconds: float) -> None:
     """Let the system end this process in `seconds`, even within a decoder; 0 calls it off."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def still_alive(seconds: float) -> None:
+    """Begin anew to wait for the event that is being made; for tasks that work long for one."""
+    if hasattr(signal, "setitimer") and signal.getitimer(signal.ITIMER_REAL)[0]:
+        _limit(seconds)
 
 
 def main() -> None:

@@ -9,13 +9,12 @@ from typing import Any, Literal
 from ttvcli.artifacts import model_folder
 from ttvcli.core.video.resample import check_clip_frames, output_frames, plan_clips
 from ttvcli.errors import UsageError
-from ttvcli.workflows.decode_pool import worker_count
+from ttvcli.workflows.decode_pool import on_gpu, worker_count
 from ttvcli.workflows.shards import Shard, refuse_force
 from ttvcli.workflows.video_sources import Source, Sources, check_apart, find_sources
 
 # Counts up when the pixels that reach the VAE change for the same settings.
 _RULES = 1
-_NVIDIA = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +85,7 @@ class Job:
     @property
     def workers(self) -> int:
         """Processes that decode."""
-        return self.config.workers or worker_count(on_gpu=self.on_gpu)
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the encoder will most likely run on a GPU; asks no library."""
-        device = self.config.device
-        return device.startswith("cuda") or (device == "auto" and _NVIDIA.exists())
+        return self.config.workers or worker_count(on_gpu=on_gpu(self.config.device))
 
     def settings(self) -> dict[str, Any]:
         """What latents depend on; device, threads and paths do not belong to it."""

@@ -34,7 +34,7 @@ from ttvcli.workflows.filter_state import (
 )
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import check_ours
-from ttvcli.workflows.process_pool import Message, ProcessPool
+from ttvcli.workflows.process_pool import Message, ProcessPool, why_lost
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
 from ttvcli.workflows.video_sources import Source
 
@@ -234,19 +234,13 @@ def _measure_all(job: Job, progress: Progress, measurer: Measurer | None) -> int
             if message.kind == "error":  # not of the video, but of writing down what it is like
                 raise message.value
             if message.kind in ("crashed", "timeout"):
-                write_failure(message.item, message.kind, _cause(message, job.config.patience))
+                write_failure(message.item, message.kind, why_lost(message, job.config.patience))
             frames += message.value["frames"] if message.kind == "done" else 0
             rate = frames / max(time.monotonic() - began, 1e-3)
             progress.advance(1, frames_per_second=rate)
     progress.finish()
     clean_up(job.config.out)  # workers of a run that was killed may have been writing until now
     return len(tasks)
-
-
-def _cause(message: Message, patience: float) -> str:
-    if message.kind == "timeout":
-        return f"no frame for {patience:g} s"
-    return f"the process that decoded it ended with code {message.value}"
 
 
 def _counted(records: Iterator[Any], progress: Progress) -> Iterator[Any]:

@@ -1,6 +1,5 @@
 """Measure one source and write its state: what the worker processes of `prep filter` do."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,8 @@ from ttvcli.core.filters.filter import Filter
 from ttvcli.core.video.decode import check_file
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.workflows.filter_state import State, stamp, write_state
+from ttvcli.workflows.process_pool import Beats
 from ttvcli.workflows.video_sources import Source
-
-_BETWEEN_BEATS = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def measure_source(task: Task, beat: Callable[[Any], None]) -> dict[str, Any]:
     filters: list[Filter] = [
         catalog.get("filter", name).equipped(task.models) for name in task.filters
     ]
-    counter = _Beats(beat)
+    counter = Beats(beat)
     before = stamp(task.source.path)
     state: State = {"name": task.source.name, "stamp": before}
     pictures: list[Any] = []
@@ -87,23 +85,3 @@ def _facts(found: Measured) -> State:
         "metrics": found.metrics,
         "records": found.records,
     }
-
-
-class _Beats:
-    """Passes the number of frames on as a sign of life, but not every time."""
-
-    def __init__(self, beat: Callable[[Any], None]) -> None:
-        self.frames = 0
-        self._beat = beat
-        self._last = time.monotonic()
-
-    def __call__(self, frames: int) -> None:
-        self.frames = frames
-        if frames % 16 == 0:
-            self.alive()
-
-    def alive(self) -> None:
-        """Give a sign of life, if the last one was some time ago."""
-        if time.monotonic() - self._last > _BETWEEN_BEATS:
-            self._last = time.monotonic()
-            self._beat(self.frames)

@@ -17,10 +17,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal
 
 Work = Callable[[Any, Callable[[Any], None]], Any]
 _POLL = 1.0  # seconds
+_BETWEEN_BEATS = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,34 @@ class Message:
     item: Any
     kind: Literal["beat", "done", "error", "crashed", "timeout"]
     value: Any = None  # what the work returned or reported, or the error it raised
+
+
+def why_lost(message: Message, patience: float) -> str:
+    """What to tell of an item whose worker crashed or was killed."""
+    if message.kind == "timeout":
+        return f"no frame for {patience:g} s"
+    return f"the process that decoded it ended with code {message.value}"
+
+
+class Beats:
+    """Passes the number of frames on as a sign of life, but not every time."""
+
+    def __init__(self, beat: Callable[[Any], None]) -> None:
+        self.frames = 0
+        self._beat = beat
+        self._last = time.monotonic()
+
+    def __call__(self, frames: int) -> None:
+        """Tell how many frames were decoded so far."""
+        self.frames = frames
+        if frames % 16 == 0:
+            self.alive()
+
+    def alive(self) -> None:
+        """Give a sign of life, if the last one was some time ago."""
+        if time.monotonic() - self._last > _BETWEEN_BEATS:
+            self._last = time.monotonic()
+            self._beat(self.frames)
 
 
 def machine_workers() -> int:
@@ -133,10 +163,12 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         life, self._life = context.Pipe(duplex=False)
-        self.process = context.Process(target=_serve, args=(work, other, life), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(work, other, life, _here()), daemon=True
+        )
         if sys.platform != "win32":  # once it has started, it lets interrupts through again
             resource_tracker.ensure_running()
-        with interrupts_held():
+        with interrupts_held(), _one_thread():
             self.process.start()
         other.close()
         life.close()
@@ -159,7 +191,29 @@ class _Worker:
         self._life.close()
 
 
-def _serve(work: Work, pipe: Connection, life: Connection) -> None:
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let what starts now calculate with one thread: there is a process for each core already."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when NumPy and PyTorch are imported
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _here() -> str:
+    with suppress(OSError):  # it was deleted: absolute paths are good without it
+        return str(Path.cwd())
+    return ""
+
+
+def _serve(work: Work, pipe: Connection, life: Connection, folder: str) -> None:
+    if folder:  # a spawned process begins where this one has once begun
+        os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()

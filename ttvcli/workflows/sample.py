@@ -18,13 +18,14 @@ from ttvcli.artifacts.safetensors_file import write_artifact
 from ttvcli.artifacts.schema import settings_hash
 from ttvcli.artifacts.video import new_video, read_sidecar, sidecar_path
 from ttvcli.errors import ArtifactError, UsageError, WorkFailed, counted
-from ttvcli.workflows.memory_plan import check_memory, memory_items, parse_bytes
+from ttvcli.workflows.memory_plan import GIB, check_memory, memory_items, parse_bytes
 from ttvcli.workflows.output_file import check_output_file
-from ttvcli.workflows.sample_request import Request, check
+from ttvcli.workflows.sample_request import Request, bytes_to_hash, check, model_hashes
 from ttvcli.workflows.sample_state import StateFile
 from ttvcli.workflows.step import SILENT, Plan, Progress, check_seed
 
 _SHEET_FRAMES = 12
+_LONG_TO_HASH = GIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +198,7 @@ def run(config: SampleConfig, progress: Progress = SILENT) -> SampleResult:
     from ttvcli.workflows.generate import decode_to_video, generate_latents, machine
 
     check_model(request.folder)
+    _hash_model(request, progress)
     identity = request.identity()
     stored = _latents_path(config.out)
     latents = _stored_latents(stored, identity)
@@ -227,6 +229,15 @@ def run(config: SampleConfig, progress: Progress = SILENT) -> SampleResult:
     if not config.keep_latents:
         stored.unlink(missing_ok=True)
     return _result(request, facts["sampling"])
+
+
+def _hash_model(request: Request, progress: Progress) -> None:
+    """Hash the model before its name is needed, and tell where that takes seconds."""
+    unread = bytes_to_hash(request.folder)
+    if unread >= _LONG_TO_HASH:
+        progress.start(f"hashing {unread / GIB:.1f} GiB of weights")
+        model_hashes(request.folder)
+        progress.finish()
 
 
 def _is_done(request: Request) -> bool:

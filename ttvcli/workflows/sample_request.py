@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ttvcli import catalog
 from ttvcli.artifacts import model_folder
 from ttvcli.artifacts.atomic import sha256_file
+from ttvcli.artifacts.file_hashes import bytes_to_read
 from ttvcli.artifacts.schema import plain, settings_hash
 from ttvcli.artifacts.storyboard import Storyboard
 from ttvcli.errors import ArtifactError, UsageError, nearest
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ttvcli.workflows.sample import SampleConfig
 
 DEFAULTS = {"steps": 50, "guidance": 6.0, "guidance_mode": "constant", "sampler": "ddim"}
+_HASHED = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 # Settings that decide where a video goes or how fast it is made, not what it shows.
 _NOT_OF_THE_VIDEO = (
     *("out", "contact_sheet", "keep_latents", "force", "checkpoint_every"),
@@ -53,7 +55,7 @@ class Request:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Hash of each component of the model; reads all of its files, once."""
+        """Hash of each component of the model; large files are read by the first run only."""
         return model_hashes(self.folder)
 
     @property
@@ -132,10 +134,13 @@ class Request:
 
 def model_hashes(folder: Path) -> dict[str, str]:
     """Hash of each component of a model."""
-    return {
-        name: model_folder.component_hash(folder, name)
-        for name in ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
-    }
+    return {name: model_folder.component_hash(folder, name) for name in _HASHED}
+
+
+def bytes_to_hash(folder: Path) -> int:
+    """What `model_hashes` has to read of a model that no earlier run hashed."""
+    files = [path for name in _HASHED for path in model_folder.component_files(folder, name)]
+    return sum(map(bytes_to_read, files))
 
 
 def check(config: "SampleConfig") -> Request:

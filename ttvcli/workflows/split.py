@@ -1,46 +1,35 @@
 """Cut videos into clips of one length, frame rate and size, along their scenes.
 
-Each source is decoded twice: once to find its scenes, its true length and that it is sound, once to
-cut it. Clips are written one after another, each whole or absent, with its line of the manifest
-last; sources are taken in a fixed order. A run that was killed goes on where it stopped and ends
-with the bytes of an uninterrupted one.
+Each source is decoded twice, in one of several processes: once to find its scenes, its true length
+and that it is sound, once to cut it. The clips of a source are written one after another, each
+whole or absent, with its line of the manifest last; the end brings the lines into the order of the
+sources. A run that was killed goes on where it stopped and ends with the bytes of an uninterrupted
+one, whatever the number of processes.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from fractions import Fraction
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ttvcli.artifacts.atomic import replacing, sha256_file, write_json
+from ttvcli.artifacts.atomic import remove_leftovers, write_json
 from ttvcli.artifacts.lock import only_writer
 from ttvcli.artifacts.manifest import MANIFEST_NAME
 from ttvcli.artifacts.schema import HEADER_NAME, header, read_header
-from ttvcli.core.filters.black_bars import BlackBars
-from ttvcli.core.video.crop import Edges, shown_inside
-from ttvcli.core.video.decode import VideoInfo, check_file, open_video, probe
-from ttvcli.core.video.encode import write_video
+from ttvcli.core.video.clip_stream import Broken
+from ttvcli.core.video.decode import VideoInfo, probe
 from ttvcli.core.video.errors import UnreadableVideo
-from ttvcli.core.video.frame_picker import FramePicker
-from ttvcli.core.video.picture import PictureReader
-from ttvcli.core.video.resample import enlarged
-from ttvcli.core.video.segments import (
-    Segment,
-    assemble,
-    clip_frames,
-    cut_scenes,
-    held_frames,
-)
-from ttvcli.core.video.shots import MICRO, FoundShots, find_shots
-from ttvcli.core.video.timeline import TimedFrame
+from ttvcli.core.video.shots import MICRO
 from ttvcli.errors import counted
-from ttvcli.workflows.encode_job import plain_number
 from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder, check_output, warn_of_others
+from ttvcli.workflows.process_pool import Message, ProcessPool, machine_workers, why_lost
+from ttvcli.workflows.split_cut import CutTask, Looked, LookTask, Task, stated_frames, work
 from ttvcli.workflows.split_job import SplitConfig, SplitJob, prepare
-from ttvcli.workflows.split_records import Clip, clip_record, make_report, source_cut, spans_of
+from ttvcli.workflows.split_records import Clip, clip_record, make_report
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
-from ttvcli.workflows.video_sources import Source, unread_tables
+from ttvcli.workflows.video_sources import Source, Sources, unread_tables
 
 __all__ = ["SplitConfig", "SplitResult", "plan", "run"]
 
@@ -49,7 +38,8 @@ _SPARE_DISK = 64 << 20
 # Measured on a film at crf 17 and on one core: bits a pixel, seconds a pixel decoded or encoded.
 _BITS_PER_PIXEL = 0.35
 _DECODE, _ENCODE = 2.5e-9, 5e-8
-_USUAL_FPS = Fraction(25)  # of a source that does not say
+
+Cutter = Callable[[Iterable[Task]], Iterator[Message]]
 
 
 @dataclass(frozen=True)
@@ -67,11 +57,12 @@ def plan(config: SplitConfig) -> Plan:
     job = prepare(config)
     check_output(config.out, "clips", job.settings(), force=config.force)
     infos = list(_headers(job))
-    small = [info for info in infos if _too_small(job, (info.width, info.height))]
+    small = [info for info in infos if job.too_small((info.width, info.height))]
     seconds = sum(info.duration or 0.0 for info in infos if info not in small)
     clips = int(seconds * MICRO / job.rule.length / job.per_clip)
     width, height = job.size
-    decoded = sum(_frames(info) * info.width * info.height for info in infos)
+    encoded = clips * job.clip_frames * width * height
+    decoded = sum(stated_frames(info) * info.width * info.height for info in infos)
     return Plan(
         command="prep split",
         items=[
@@ -83,15 +74,23 @@ def plan(config: SplitConfig) -> Plan:
             ("clips, at most", clips),
             ("clip", f"{job.clip_frames} frames, {width}x{height}, {float(job.rule.fps):g} fps"),
             ("detector", config.detector),
+            ("processes", job.workers),
             ("output", str(config.out)),
         ],
         bytes={"disk": int(clips * _bytes_per_clip(job))},
-        eta_seconds=2 * decoded * _DECODE + clips * job.clip_frames * width * height * _ENCODE,
+        eta_seconds=(2 * decoded * _DECODE + encoded * _ENCODE) / job.workers,
     )
 
 
-def run(config: SplitConfig, progress: Progress = SILENT) -> SplitResult:
+def run(
+    config: SplitConfig, progress: Progress = SILENT, *, cutter: Cutter | None = None
+) -> SplitResult:
     """Cut every video that is not done yet.
+
+    Args:
+        config: settings.
+        progress: where to report.
+        cutter: does the tasks it is given and tells about each; processes by default.
 
     Raises:
         UsageError: the output was made with other settings, or another process writes there.
@@ -104,183 +103,128 @@ def run(config: SplitConfig, progress: Progress = SILENT) -> SplitResult:
         if config.force:
             _remove_clips(config.out)
         folder = OutputFolder.open(config.out, header("clips", settings), force=config.force)
-        return _Run(job, folder, progress).all()
+        return _Run(job, folder, progress).all(cutter)
 
 
 class _Run:
-    """One pass over the sources."""
+    """One pass over the sources, which are known by their numbers."""
 
     def __init__(self, job: SplitJob, folder: OutputFolder, progress: Progress) -> None:
         self.job = job
         self.folder = folder
         self.progress = progress
-        self.settings = job.settings()
-        self.failed: list[dict[str, Any]] = []
+        self.videos = job.sources.videos
+        self.workers = min(job.workers, len(self.videos))
+        self.looked: dict[int, Looked] = {}
+        self.failed: dict[int, dict[str, Any]] = {}
+        self.first: dict[str, int] = {}  # hash to the first source with these bytes
         self.duplicates: list[dict[str, Any]] = []
-        self.records: list[dict[str, Any]] = []  # of all clips, in the order of the sources
+        self.decoded: Counter[int] = Counter()  # frames, as they were counted for the progress
         self.made = 0
-        self.frames_left = 0  # of the present source, as far as its header tells
 
-    def all(self) -> SplitResult:
-        videos = self.job.sources.videos
-        looked = self._look(videos)
-        seen: dict[str, str] = {}
-        for source, (digest, frames) in zip(videos, looked, strict=True):
-            if digest is None:
-                continue
-            if digest in seen:
-                self.duplicates.append({"item": source.name, "same_as": seen[digest]})
-            else:
-                seen[digest] = source.name
-                self.frames_left = frames
-                try:
-                    self._source(source, digest)
-                except UnreadableVideo as error:
-                    self._fail(source, error)
-                frames = self.frames_left
-            self.progress.advance(frames)
+    def all(self, cutter: Cutter | None) -> SplitResult:
+        try:
+            with ProcessPool(work, self.workers, self.job.config.patience) as pool:
+                each = cutter or pool.map
+                self._look(each)
+                self._cut(self._todo(), each)
+        finally:  # what killed workers were writing
+            remove_leftovers(self.folder.path)
         self.progress.finish()
-        order = {source.name: number for number, source in enumerate(videos)}
-        self.failed.sort(key=lambda entry: order[entry["item"]])
-        others = self.folder.finish(self.records)
-        warn_of_others(self.progress, others)
-        report = make_report(
-            self.settings, self.job.sources, self.records, self.failed, self.duplicates
-        )
+        failed = [self.failed[index] for index in sorted(self.failed)]
+        records = [record for digest in self.first for record in self._records(digest)]
+        warn_of_others(self.progress, self.folder.finish(records))
+        settings, sources = self.job.settings(), self.job.sources
+        report = make_report(settings, sources, records, failed, self.duplicates)
         write_json(self.folder.path / "report.json", report)
-        hint = unread_tables(self.job.config.source, self.job.sources)
+        hint = unread_tables(self.job.config.source, sources)
         if hint and report["clips_without_caption"]:
             self.progress.warn(hint)
-        cut = report["cut_videos"]
-        clips = counted(len(self.records), "clip")
-        self.progress.note(f"{clips} from {cut} of {counted(len(videos), 'video')}")
-        return SplitResult([self.folder.path], len(self.records), self.made, self.failed)
+        cut, clips = report["cut_videos"], counted(len(records), "clip")
+        self.progress.note(f"{clips} from {cut} of {counted(len(self.videos), 'video')}")
+        return SplitResult([self.folder.path], len(records), self.made, failed)
 
-    def _look(self, videos: list[Source]) -> list[tuple[str | None, int]]:
-        """Return (content hash or None, frames to decode) of each source; checks the disk."""
-        self.progress.start("reading", len(videos), "videos")
-        found: list[tuple[str | None, int]] = []
-        seconds = 0.0
-        for source in videos:
-            try:
-                check_file(source.path)
-                digest = sha256_file(source.path)
-                frames = 0
-                if self._finished(digest) is None:
-                    info = probe(source.path)
-                    frames = 2 * _frames(info)
-                    seconds += info.duration or 0.0
-                found.append((digest, frames))
-            except UnreadableVideo as error:
-                self._fail(source, error)
-                found.append((None, 0))
-            except OSError as error:  # a broken disk or a network folder that went away
-                self._fail(source, UnreadableVideo("permission", error.strerror or "read error"))
-                found.append((None, 0))
+    def _look(self, each: Cutter) -> None:
+        """Find out which sources are videos, and which of them are the same."""
+        self.progress.start("reading", len(self.videos), "videos")
+        tasks = (LookTask(index, source.path) for index, source in enumerate(self.videos))
+        for message in each(tasks):
+            if message.kind == "beat":
+                self.progress.advance(0)
+                continue
+            found = self._outcome(message)
+            if isinstance(found, Looked):
+                self.looked[message.item.index] = found
             self.progress.advance()
+        for index in sorted(self.looked):
+            digest, name = self.looked[index].sha256, self.videos[index].name
+            same = self.first.setdefault(digest, index)
+            if same != index:
+                self.duplicates.append({"item": name, "same_as": self.videos[same].name})
+
+    def _todo(self) -> list[CutTask]:
+        """Return what is to be cut; checks the disk."""
+        bare = replace(self.job, sources=Sources([]))
+        threads = max(machine_workers() // self.workers, 1)
+        tasks, seconds = [], 0.0
+        for digest, index in self.first.items():
+            there = [r for r in self.folder.of_source(digest) if self._sound(r)]
+            if there and len(there) == there[0].get("clips"):
+                continue
+            numbers = frozenset(record["clip"] for record in there)
+            path = self.videos[index].path
+            tasks.append(CutTask(index, path, digest, numbers, bare, threads))
+            seconds += self.looked[index].seconds
         if seconds:
             clips = seconds * MICRO / self.job.rule.length / self.job.per_clip
             fix = "choose another --out, a smaller --size, or fewer videos with --limit N"
             need = int(clips * _bytes_per_clip(self.job))
             check_free_space(self.folder.path, need, fix, spare=_SPARE_DISK)
-        self.progress.start("cutting", sum(frames for _, frames in found), "frames")
+        return tasks
+
+    def _cut(self, tasks: list[CutTask], each: Cutter) -> None:
+        frames = sum(2 * self.looked[task.index].frames for task in tasks)
+        self.progress.start("cutting", frames, "frames")
+        for message in each(tasks):
+            index = message.item.index
+            if message.kind != "beat":
+                self._outcome(message)
+                self._advance(index, 2 * self.looked[index].frames)
+            elif isinstance(message.value, Clip):
+                self.folder.add(self._record(message.value, self.videos[index]))
+                self.made += 1
+            else:
+                self._advance(index, message.value)
+
+    def _outcome(self, message: Message) -> Any:
+        """Return what a task gave; a source that is of no use is kept with the reason."""
+        found = message.value
+        if message.kind == "error":  # not of the video, but of writing clips
+            raise found
+        if message.kind in ("crashed", "timeout"):
+            found = Broken(message.kind, why_lost(message, self.job.config.patience))
+        if isinstance(found, Broken):
+            index = message.item.index
+            entry = {"item": self.videos[index].name, "reason": found.reason_code}
+            self.failed[index] = entry | {"detail": found.detail}
         return found
 
-    def _source(self, source: Source, digest: str) -> None:
-        finished = self._finished(digest)
-        if finished is not None:
-            self.records += [self._record(Clip.from_record(r), source, r) for r in finished]
-            return
-        bars = BlackBars()
+    def _advance(self, index: int, frames: int) -> None:
+        """Count the frames of a source, but never more than were announced."""
+        frames = min(frames, 2 * self.looked[index].frames)
+        self.progress.advance(frames - self.decoded[index])
+        self.decoded[index] = frames
 
-        def see(frame: TimedFrame) -> None:
-            bars.see(frame)
-            self._advance()
-
-        found = find_shots(source.path, self.job.make_detector(), see)
-        edges = bars.edges() if self.job.config.bars == "crop" else Edges()
-        shown = shown_inside(found.info, edges)
-        if _too_small(self.job, shown):
-            inside = " inside its bars" if edges else ""
-            shape = f"{shown[0]}x{shown[1]}{inside}"
-            raise UnreadableVideo("too_small", f"{shape}; --allow-upscale takes it all the same")
-        segments, dropped = cut_scenes(found.clock, found.shots, self.job.rule)
-        clips = assemble(segments, self.job.per_clip, within_scene=self.job.config.join == "scene")
-        if not clips:
-            raise UnreadableVideo("too_short", _why_none(found, len(segments)))
-        about = source_cut(found, segments, dropped, len(clips) * self.job.per_clip, edges)
-        self._cut(source, digest, found, edges, asdict(about), clips)
-
-    def _cut(
-        self,
-        source: Source,
-        digest: str,
-        found: FoundShots,
-        edges: Edges,
-        about: dict[str, Any],
-        clips: list[tuple[Segment, ...]],
-    ) -> None:
-        with open_video(source.path) as video:
-            convert = PictureReader(found.info.sample_aspect, self.job.size, edges)
-            picker = FramePicker(video.frames(), convert, self._advance)
-            for number, clip in enumerate(clips):
-                name = f"{digest[:16]}-{number:04d}"
-                old = self.folder.done.get(name)
-                if old is not None and self._sound(old):
-                    self.records.append(self._record(Clip.from_record(old), source, old))
-                    continue
-                path = self.folder.path / f"{name}.mp4"
-                shown = clip_frames(found.clock, clip, self.job.rule)
-                self._write(path, picker.pick(shown))
-                made = Clip(
-                    id=name,
-                    path=path.name,
-                    sha256=sha256_file(path),
-                    bytes=path.stat().st_size,
-                    width=self.job.size[0],
-                    height=self.job.size[1],
-                    fps=plain_number(self.job.rule.fps),
-                    frames=len(shown),
-                    source_sha256=digest,
-                    clip=number,
-                    clips=len(clips),
-                    start=round(float(clip[0].start) / MICRO, 6),
-                    held=held_frames(found.clock, clip, self.job.rule),
-                    spans=spans_of(clip, self.job.rule),
-                    cut=about,
-                    notes=self._notes(found.info, edges),
-                )
-                record = self._record(made, source)
-                self.folder.add(record)
-                self.records.append(record)
-                self.made += 1
-
-    def _write(self, path: Path, frames: Iterator[Any]) -> None:
-        config = self.job.config
-        with replacing(path) as temporary:
-            write_video(temporary, frames, self.job.rule.fps, crf=config.crf, preset=config.preset)
-
-    def _notes(self, info: VideoInfo, edges: Edges) -> list[str]:
-        factor = enlarged(shown_inside(info, edges), self.job.size)
-        return [*info.notes, *([f"enlarged {factor:.2f} times"] if factor > 1 else [])]
+    def _records(self, digest: str) -> list[dict[str, Any]]:
+        """Return the lines of all clips of a source, with what its captions are now."""
+        source = self.videos[self.first[digest]]
+        lines = sorted(self.folder.of_source(digest), key=lambda line: line["clip"])
+        return [self._record(Clip.from_record(line), source, line) for line in lines]
 
     def _record(
         self, clip: Clip, source: Source, before: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         return clip_record(clip, source, self.job.rule, before)
-
-    def _advance(self) -> None:
-        """Count a decoded frame, but never more of a source than were announced."""
-        if self.frames_left:
-            self.frames_left -= 1
-            self.progress.advance()
-
-    def _finished(self, digest: str) -> list[dict[str, Any]] | None:
-        """Return the records of a source all of whose clips are there and sound, else None."""
-        records = self.folder.of_source(digest)
-        if not records or len(records) != records[0].get("clips"):
-            return None
-        return records if all(self._sound(record) for record in records) else None
 
     def _sound(self, record: dict[str, Any]) -> bool:
         """Tell whether the file of a record is whole; if not, forget the record."""
@@ -289,11 +233,6 @@ class _Run:
             return True
         self.folder.forget(record["id"])
         return False
-
-    def _fail(self, source: Source, error: UnreadableVideo) -> None:
-        self.failed.append(
-            {"item": source.name, "reason": error.reason_code, "detail": error.detail}
-        )
 
 
 def _remove_clips(out: Path) -> None:
@@ -313,27 +252,6 @@ def _headers(job: SplitJob) -> Iterator[VideoInfo]:
             yield probe(source.path)
         except UnreadableVideo:
             continue
-
-
-def _too_small(job: SplitJob, shown: tuple[int, int]) -> bool:
-    if job.config.allow_upscale:
-        return False
-    return enlarged(shown, job.size) > 1
-
-
-def _why_none(found: FoundShots, segments: int) -> str:
-    scenes = counted(len(found.shots), "scene")
-    if segments:
-        return f"only {counted(segments, 'segment')} in {scenes}, which make no clip"
-    lengths = (
-        found.clock.start_of(shot.end) - found.clock.start_of(shot.first) for shot in found.shots
-    )
-    longest = max(lengths, default=0) / MICRO
-    return f"the longest of {scenes} has {longest:.2f} s"
-
-
-def _frames(info: VideoInfo) -> int:
-    return round((info.duration or 0.0) * float(info.fps or _USUAL_FPS))
 
 
 def _bytes_per_clip(job: SplitJob) -> float:

@@ -9,10 +9,12 @@ from typing import Any, Literal
 from ttvcli import catalog
 from ttvcli.artifacts.schema import HEADER_NAME, read_header
 from ttvcli.core.video.encode import PRESETS
+from ttvcli.core.video.resample import enlarged
 from ttvcli.core.video.segments import SegmentRule
 from ttvcli.core.video.shots import ShotDetector
 from ttvcli.errors import UsageError
 from ttvcli.workflows.encode_job import parse_size
+from ttvcli.workflows.process_pool import machine_workers
 from ttvcli.workflows.video_sources import Sources, check_apart, find_sources
 
 STEP = "prep split"
@@ -65,6 +67,10 @@ class SplitConfig:
     )
     crf: int = field(default=17, metadata={"help": "quality of the H.264 files, 0 is lossless"})
     preset: str = field(default="veryfast", metadata={"help": "effort of the H.264 encoder"})
+    workers: int = field(default=0, metadata={"help": "processes; 0 takes one for each CPU core"})
+    patience: float = field(
+        default=120.0, metadata={"help": "seconds without a frame after which a decoder is stuck"}
+    )
     force: bool = field(default=False, metadata={"help": "cut everything again"})
     limit: int = field(default=0, metadata={"help": "take only the first N videos; 0 takes all"})
 
@@ -90,6 +96,10 @@ class SplitConfig:
                 f"threshold {self.threshold}, min_scene {self.min_scene}, margin {self.margin} "
                 f"and limit {self.limit} start at 0"
             )
+        if self.workers < 0 or self.patience <= 0:
+            raise ValueError(
+                f"workers {self.workers} starts at 0, patience {self.patience} above 0"
+            )
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be 0 to 51, got {self.crf}")
         if self.preset not in PRESETS:
@@ -111,8 +121,17 @@ class SplitJob:
         """Frames of a clip file."""
         return self.per_clip * self.rule.frames + 1
 
+    @property
+    def workers(self) -> int:
+        """Processes that decode and encode."""
+        return self.config.workers or machine_workers()
+
+    def too_small(self, shown: tuple[int, int]) -> bool:
+        """Tell whether a picture of (width, height) would have to be enlarged, and must not be."""
+        return not self.config.allow_upscale and enlarged(shown, self.size) > 1
+
     def settings(self) -> dict[str, Any]:
-        """What the clips depend on; paths do not belong to it."""
+        """What the clips depend on; paths and processes do not belong to it."""
         config = self.config
         chosen = ("detector", "threshold", "join", "min_scene", "short", "margin")
         files = ("bars", "allow_upscale", "crf", "preset")

@@ -96,11 +96,30 @@ def test_a_picture_of_another_size_is_followed_all_the_same() -> None:
 
 
 def test_sums_over_blocks_are_those_of_numpy() -> None:
-    values = np.random.default_rng(0).normal(size=(2, 3, 24, 40)).astype(np.float32)
-    blocks = values.reshape(2, 3, 3, 8, 5, 8).sum(axis=(3, 5), dtype=np.float64)
-    assert motion._sums(values).shape == (2, 3, 3, 5)
+    pictures = np.random.default_rng(0).normal(size=(6, 24, 40)).astype(np.float32)
+    wanted = pictures.reshape(6, 3, 8, 5, 8).sum(axis=(2, 4), dtype=np.float64)
+    found = motion._sums(motion._blocked(pictures, (6, 3, 5))).reshape(6, 3, 5)
     # 64 values of about 1: half a unit in the last place of float32 for each addition, at most
-    assert abs(motion._sums(values) - blocks).max() < 64 * 2**-20
+    assert abs(found - wanted).max() < 64 * 2**-20
+
+
+def test_blocks_move_as_bilinear_interpolation_says() -> None:
+    generator = np.random.default_rng(0)
+    pictures = generator.normal(size=(2, 19, 27)).astype(np.float32)
+    shape = (2, 2, 3)
+    moves = generator.uniform(-6, 6, (2, 12)).astype(np.float32)
+    outside = np.full((8, 8, 12), 99.0, np.float32)
+    found = motion._moved(pictures, moves, shape, outside)
+    for block, (number, row, column) in enumerate(np.ndindex(shape)):
+        for i, j in np.ndindex(8, 8):
+            y, x = 8 * row + i + moves[0, block], 8 * column + j + moves[1, block]
+            wanted = 99.0
+            if 0 <= y <= 18 and 0 <= x <= 26:
+                top, left = min(int(y), 17), min(int(x), 25)
+                down, right = y - top, x - left
+                corner = pictures[number, top : top + 2, left : left + 2]
+                wanted = np.array([1 - down, down]) @ corner @ np.array([1 - right, right])
+            assert found[i, j, block] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_a_long_video_is_measured_as_its_looks_are_one_by_one(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ttvcli.core.filters.perceptual_hash import distances, from_hex, pdq, to_hex
+from ttvcli.core.filters.perceptual_hash import distances, from_hex, pdq, pdq_alone, to_hex
 
 # What pdqhash 0.2.8 (the public C++ code) gives for `drawn` at these sizes.
 PUBLIC = {
@@ -31,6 +31,12 @@ def test_hashes_are_those_of_the_public_implementation(size: tuple[int, int]) ->
     words, quality = pdq(drawn(*size))
     assert to_hex(words) == PUBLIC[size]
     assert quality == 100
+
+
+@pytest.mark.parametrize("size", PUBLIC, ids=str)
+def test_a_hash_without_its_quality_is_the_same(size: tuple[int, int]) -> None:
+    picture = drawn(*size)
+    assert np.array_equal(pdq_alone(picture), pdq(picture)[0])
 
 
 def test_noise_brightness_and_scale_leave_most_bits_alone() -> None:

@@ -37,7 +37,9 @@ def count_decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("open_video", "scan"):
         real = getattr(clip_stream, name)
         monkeypatch.setattr(
-            clip_stream, name, lambda path, real=real, name=name: found.append(name) or real(path)
+            clip_stream,
+            name,
+            lambda *given, real=real, name=name: found.append(name) or real(*given),
         )
     return found
 
@@ -51,6 +53,31 @@ def test_a_sound_video_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert events[0].cut == plan_clips(40, 17)
     assert events[-1] == End()
     assert {clip: len(found) for clip, found in frames_of(events).items()} == {0: 17, 1: 17}
+
+
+class Told(ClipTask):
+    """Notes every frame that it is told of, and every event, in order."""
+
+    log: list[str] = []
+
+    def alive(self) -> None:
+        self.log.append("frame")
+
+
+@pytest.mark.parametrize("changes", [{"skip": frozenset({0, 1})}, {"suspect": True}])
+def test_every_frame_is_a_sign_of_life_also_where_no_event_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=45, **SMALL)
+    log: list[str] = []
+    monkeypatch.setattr(Told, "log", log)
+    told = Told(path, (16, 16), Fraction(16), 17, **changes)
+    for event in told.events():
+        log.append(type(event).__name__)
+    passes = 2 if told.suspect else 1
+    assert log.count("frame") == 45 * passes
+    # The first pass over a suspect, and clips that nobody needs, give none.
+    assert log[:45] == (["frame"] * 45 if told.suspect else ["Begin", *["frame"] * 44])
 
 
 def test_a_suspect_is_decoded_to_its_end_before_any_clip(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import Device, Force, Limit, Out
+from ttvcli.cli.options import Device, Force, Limit, Out, Workers
 from ttvcli.cli.run_step import step_command
 
 Source = Annotated[
@@ -81,6 +81,7 @@ def register(app: typer.Typer) -> None:
         style: Style = None,
         concurrency: Concurrency = None,
         device: Device = None,
+        workers: Workers = None,
         limit: Limit = None,
         force: Force = None,
     ) -> None:

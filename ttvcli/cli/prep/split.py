@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ttvcli.cli.options import Force, Fps, Limit, Out, Size, Videos
+from ttvcli.cli.options import Force, Fps, Limit, Out, Size, Videos, Workers
 from ttvcli.cli.run_step import step_command
 
 Profile = Annotated[
@@ -78,6 +78,7 @@ def register(app: typer.Typer) -> None:
         bars: Bars = None,
         allow_upscale: AllowUpscale = None,
         crf: Crf = None,
+        workers: Workers = None,
         limit: Limit = None,
         force: Force = None,
     ) -> None:

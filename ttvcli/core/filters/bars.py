@@ -47,15 +47,19 @@ class BarsMeter:
         if view.time < self._next:
             return
         self._next = view.time + _EVERY
+        self._turns = view.turns
         if self._bars is None or self._shape != view.shape:
             self._shape, self._bars, self._edges = view.shape, None, [0.0] * 4
-        self._turns = view.turns
-        edges = _from_edges(view)
-        found = [_bar(lines) for lines in edges]
+        elif not any(self._bars):
+            return  # a frame without bars was seen, and no other can say more
+        # The lines of a frame, thinned out along the line.
+        rows, columns = view.part(np.s_[:, ::_SKIP]), view.part(np.s_[::_SKIP, :])
+        found = [*_bars(rows, along=1), *_bars(columns, along=0)]
         if None in found:  # a plain frame says nothing about bars
             return
         widths = [n for n in found if n is not None]
         self._bars = widths if self._bars is None else list(map(min, self._bars, widths))
+        edges = (rows, rows[::-1], columns.T, columns.T[::-1])
         for side, lines in enumerate(edges):
             self._edges[side] = max(self._edges[side], _edge(lines, self._bars[side]))
 
@@ -77,16 +81,18 @@ class BarsMeter:
         return {**found, "share": rounded(area, 4)}
 
 
-def _from_edges(view: FrameView) -> tuple[np.ndarray, ...]:
-    """The lines of a frame from each edge inwards, thinned out along the line."""
-    rows, columns = view.part(np.s_[:, ::_SKIP]), view.part(np.s_[::_SKIP, :]).T
-    return rows, rows[::-1], columns, columns[::-1]
+def _bars(lines: np.ndarray, along: int) -> tuple[int | None, int | None]:
+    """How many lines belong to a bar at either end; None if the whole frame is plain.
+
+    `along` is the axis of the points of a line.
+    """
+    low = lines.min(axis=along).astype(np.int16)
+    high = lines.max(axis=along).astype(np.int16)
+    return _bar(low, high), _bar(low[::-1], high[::-1])
 
 
-def _bar(lines: np.ndarray) -> int | None:
-    """How many lines from the edge belong to a bar; None if the whole frame is plain."""
-    low = lines.min(axis=1).astype(np.int16)
-    high = lines.max(axis=1).astype(np.int16)
+def _bar(low: np.ndarray, high: np.ndarray) -> int | None:
+    """How many lines from the first on are plain and alike, by their extremes; None if all are."""
     plain = (high - low <= _UNIFORM) & (abs((low + high) // 2 - (low[0] + high[0]) // 2) <= _SAME)
     if plain.all():
         return None

@@ -14,9 +14,9 @@ import numpy as np
 from ttvcli.core.filters.filter import Clip, Filter, Metrics, Rule, Spread, rounded
 from ttvcli.core.filters.frame_view import FrameView
 
-_EVERY = 2.0  # seconds between frames looked at
+_EVERY = 3.0  # seconds between frames looked at: one for each segment that may be cut
 _KEY = "lavfi.block"
-_LARGEST = 512  # pixels a side that are looked at, around the centre
+_LARGEST = 320  # pixels a side that are looked at, around the centre: 20 blocks of old codecs
 _DARK = 24  # level up to which a whole line is a bar
 
 
@@ -38,7 +38,7 @@ class BlocksMeter:
         self._shape: tuple[int, ...] = ()
 
     def see(self, view: FrameView) -> None:
-        """Look at one frame every two seconds."""
+        """Look at one frame every three seconds."""
         if view.time < self._next:
             return
         picture = _inside(view)
@@ -79,6 +79,7 @@ def _first_and_last(lit: np.ndarray) -> tuple[int, int]:
 
 def _graph(shape: tuple[int, ...]) -> Any:
     graph: Any = av.filter.Graph()
+    graph.threads = 1  # else each makes as many as there are cores, for one small picture
     height, width = shape
     source = graph.add_buffer(
         width=width, height=height, format="gray", time_base=Fraction(1, 1000)
@@ -98,6 +99,7 @@ FILTER = Filter(
     name="blocks",
     about="blocks of strong compression",
     limits=BlocksLimits,
+    version=2,
     meter=BlocksMeter,
     rules=(
         Rule("blockiness", "above", "max", "blocky"),

@@ -70,6 +70,7 @@ FILTER = Filter(
     name="cuts",
     about="too many cuts",
     limits=CutsLimits,
+    version=2,
     meter=CutsMeter,
     rules=(
         Rule("longest_shot", "below", "shot", "short_shots", " s", unless=no_longer_than_a_shot),

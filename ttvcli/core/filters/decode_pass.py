@@ -55,16 +55,17 @@ def measure(
         album = _Album(video.info) if thumbnails else None
         gaps = _Gaps()
         count = 0
-        for timed in _bunched(video.frames()):
-            view = views.view(count, timed.seconds, timed.picture)
-            for meter in meters.values():
-                meter.see(view)
-            if album is not None:
-                album.see(view)
-            gaps.see(timed)
-            count += 1
-            if beat is not None:
-                beat(count)
+        for bunch in _bunches(video.frames()):
+            for view in views.views(count, ((timed.seconds, timed.picture) for timed in bunch)):
+                for meter in meters.values():
+                    meter.see(view)
+                if album is not None:
+                    album.see(view)
+                count += 1
+                if beat is not None:
+                    beat(count)
+            for timed in bunch:
+                gaps.see(timed)
         clip = Clip(
             info=video.info,
             frames=count,
@@ -82,13 +83,15 @@ def measure(
     )
 
 
-def _bunched(frames: Iterator[TimedFrame[av.VideoFrame]]) -> Iterator[TimedFrame[av.VideoFrame]]:
+def _bunches(
+    frames: Iterator[TimedFrame[av.VideoFrame]],
+) -> Iterator[list[TimedFrame[av.VideoFrame]]]:
     """Decode a few small frames before any is looked at: the decoder and the filters take turns in
     the caches of the processor less often."""
     for first in frames:
         picture = first.picture
         size = picture.width * picture.height * 3 // 2
-        yield from [first, *islice(frames, min(_BUNCH_BYTES // size, _BUNCH))]
+        yield [first, *islice(frames, min(_BUNCH_BYTES // size, _BUNCH))]
 
 
 def _metrics(entry: Filter, meter: Meter | None, clip: Clip) -> Metrics:

@@ -74,6 +74,7 @@ FILTER = Filter(
     name="exposure",
     about="black, white or flashing",
     limits=ExposureLimits,
+    version=2,
     meter=ExposureMeter,
     rules=(
         Rule("black", "above", "black", "black"),

@@ -27,9 +27,8 @@ from ttvcli.core.filters.perceptual_hash import (
     Words,
     distances,
     from_hex,
-    hash_reduced,
     pdq,
-    reduce_plane,
+    pdq_alone,
     to_hex,
 )
 
@@ -168,7 +167,7 @@ class FrameHasher:
         elif self._continues(whole):
             self._counts[-1] += 1
         else:
-            middles = [hash_reduced(reduce_plane(_middle(inside, crop))) for crop in CROPS[1:]]
+            middles = [pdq_alone(_middle(inside, crop)) for crop in CROPS[1:]]
             self._hashes.append(np.stack([whole, *middles]))
             self._counts.append(1)
 

@@ -16,11 +16,8 @@ from ttvcli.core.filters.filter import Clip, Filter, Metrics, Rule, Spread, roun
 from ttvcli.core.filters.frame_view import FrameView
 
 _SPAN = 0.25  # seconds between the two frames of a pair
-_EVERY, _EVERY_LATER, _LATER = (
-    1.0,
-    2.0,
-    8.0,
-)  # seconds from one look to the next, at first and later
+_EVERY, _EVERY_LATER = 1.0, 2.0  # seconds from one look to the next, at first and later
+_LATER = 4.0  # seconds
 _TOGETHER = 8  # looks whose flows are computed together
 _LEVELS = 3
 _STEPS = (2, 2, 1)  # on each level, coarsest first
@@ -158,21 +155,23 @@ def _follow(
     a: np.ndarray, b: np.ndarray, flow: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Steps of least squares from where the blocks are now; also which blocks have texture."""
-    high, wide = flow.shape[2] * _BLOCK, flow.shape[3] * _BLOCK
-    a = a[:, :high, :wide]
-    slopes = np.stack(np.gradient(a, axis=(1, 2)))  # down, right
+    shape = flow.shape[1:]  # [N, rows, columns]
+    a = a[:, : shape[1] * _BLOCK, : shape[2] * _BLOCK]
+    here = _blocked(a, shape)
+    slopes = np.stack([_blocked(slope, shape) for slope in np.gradient(a, axis=(1, 2))])
     dy, dx = slopes
-    yy, xx = _sums(slopes * slopes)
-    xy = _sums(dx * dy)
+    yy, xx, xy = _sums(dy * dy), _sums(dx * dx), _sums(dy * dx)
     determinant = yy * xx - xy * xy
     weaker = (yy + xx) / 2 - np.sqrt(((yy - xx) / 2) ** 2 + xy * xy)
     kept = weaker > _TEXTURE * _BLOCK * _BLOCK
     safe = np.where(kept, determinant, 1.0)
+    moves = flow.reshape(2, -1)
     for _ in range(steps):
-        moved = _sample(b, flow.repeat(_BLOCK, axis=2).repeat(_BLOCK, axis=3), a)
-        yt, xt = _sums(slopes * (moved - a))
+        change = _moved(b, moves, shape, here) - here
+        yt, xt = _sums(dy * change), _sums(dx * change)
         move = np.stack([xy * xt - xx * yt, xy * yt - yy * xt]) / safe
-        flow = flow + np.clip(move, -_FARTHEST, _FARTHEST) * kept
+        moves = moves + np.clip(move, -_FARTHEST, _FARTHEST) * kept
+    flow, kept = moves.reshape(2, *shape), kept.reshape(shape)
     for pair, own in enumerate(kept):
         if own.any() and not own.all():  # blocks without texture of their own go with the others
             middle = np.median(flow[:, pair, own], axis=1)[:, None, None]
@@ -180,38 +179,42 @@ def _follow(
     return flow.astype(np.float32), kept
 
 
-def _sample(pictures: np.ndarray, flow: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """N pictures at the places that `flow` `[2, N, h, w]` leads to; beyond edges, `outside`."""
-    count, height, width = pictures.shape
-    high, wide = flow.shape[2:]
-    y = np.arange(high, dtype=np.float32)[:, None] + flow[0]
-    x = np.arange(wide, dtype=np.float32)[None, :] + flow[1]
-    inside = (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)
-    y, x = np.clip(y, 0, height - 1.001), np.clip(x, 0, width - 1.001)
-    top, left = y.astype(np.int32), x.astype(np.int32)
-    down, right = y - top, x - left
-    at = top * width + left
-    at += np.arange(0, count * height * width, height * width, dtype=np.int32)[:, None, None]
-    flat = pictures.ravel()
-    upper = flat.take(at)
-    upper += (flat.take(at + 1) - upper) * right
-    lower = flat.take(at + width)
-    lower += (flat.take(at + width + 1) - lower) * right
-    return np.where(inside, upper + (lower - upper) * down, outside)
+def _blocked(pictures: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Pictures `[N, rows * 8, columns * 8]` as `[8, 8, B]`: place in a block, block of any picture.
+
+    A block moves as a whole, so that what is done to one of its points is done to all blocks.
+    """
+    count, rows, columns = shape
+    split = pictures.reshape(count, rows, _BLOCK, columns, _BLOCK).transpose(2, 4, 0, 1, 3)
+    return split.reshape(_BLOCK, _BLOCK, -1)
+
+
+def _moved(
+    pictures: np.ndarray, moves: np.ndarray, shape: tuple[int, ...], outside: np.ndarray
+) -> np.ndarray:
+    """The blocks `[8, 8, B]` of N pictures that `moves` `[2, B]` lead to; beyond edges, `outside`.
+
+    Between the points of a picture, values are those of bilinear interpolation.
+    """
+    _, height, width = pictures.shape
+    number, row, column = np.indices(shape, np.int32).reshape(3, -1)
+    whole = np.floor(moves)
+    down, right = moves - whole
+    top, left = whole.astype(np.int32) + _BLOCK * np.stack([row, column])
+    steps = np.arange(_BLOCK + 1, dtype=np.int32)[:, None]
+    y, x = top + steps, left + steps  # [9, B]
+    lines = (number * height + y.clip(0, height - 1)) * width
+    patch = pictures.ravel().take(lines[:, None] + x.clip(0, width - 1))  # [9, 9, B]
+    patch = patch[:, :-1] + (patch[:, 1:] - patch[:, :-1]) * right
+    found = patch[:-1] + (patch[1:] - patch[:-1]) * down
+    inside_y = (y[:-1] >= 0) & (y[:-1] + down <= height - 1)
+    inside_x = (x[:-1] >= 0) & (x[:-1] + right <= width - 1)
+    return np.where(inside_y[:, None] & inside_x, found, outside)
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    """Sums over blocks: `[..., rows * 8, columns * 8]` to `[..., rows, columns]`.
-
-    In the order in which NumPy's `sum` over both axes adds, at a quarter of its time.
-    """
-    *others, high, wide = values.shape
-    for _ in range(3):  # pairs, pairs of pairs, and those of an eight
-        values = values[..., ::2] + values[..., 1::2]
-    lines = values.reshape(*others, high // _BLOCK, _BLOCK, wide // _BLOCK)
-    total = lines[..., 0, :] + lines[..., 1, :]
-    for line in range(2, _BLOCK):
-        total += lines[..., line, :]
+    """Sums over the points of each block: `[8, 8, B]` to `[B]`."""
+    total: np.ndarray = values.reshape(_BLOCK * _BLOCK, -1).sum(axis=0)
     return total
 
 
@@ -226,6 +229,7 @@ FILTER = Filter(
     name="motion",
     about="still, too fast or shaking",
     limits=MotionLimits,
+    version=2,
     meter=MotionMeter,
     rules=(
         Rule("speed", "below", "min", "still", " % of the height a second"),

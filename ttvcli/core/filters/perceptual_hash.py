@@ -35,26 +35,18 @@ def pdq(luma: NDArray[Any]) -> tuple[Words, int]:
     Raises:
         ValueError: not a plane of at least 8x8.
     """
-    reduced = reduce_plane(luma)
-    return hash_reduced(reduced), _quality(reduced)
-
-
-def reduce_plane(luma: NDArray[Any]) -> Floats:
-    """Smooth and decimate a plane `[H, W]` to what is hashed `[64, 64]`.
-
-    Raises:
-        ValueError: not a plane of at least 8x8.
-    """
-    if luma.ndim != 2 or min(luma.shape) < 8:
-        raise ValueError(f"a luma plane [H, W] of 8x8 or more is hashed, got {luma.shape}")
+    _check(luma)
     down, across = _Reduction.of(luma.shape[0]), _Reduction.of(luma.shape[1])
-    return across.columns(down.rows(luma.astype(np.float64)))
-
-
-def hash_reduced(reduced: Floats) -> Words:
-    """Hash what `reduce_plane` made."""
+    reduced = across.columns(down.rows(luma))
     transform = _cosines()
-    return _pack(transform @ reduced @ transform.T)
+    return _pack(transform @ reduced @ transform.T), _quality(reduced)
+
+
+def pdq_alone(luma: NDArray[Any]) -> Words:
+    """Hash like `pdq`, without the quality and thus without the 64x64 values: half the work."""
+    _check(luma)
+    down, across = _transform(luma.shape[0]), _transform(luma.shape[1])
+    return _pack(down @ luma @ across.T)
 
 
 def distances(left: Words, right: Words) -> NDArray[np.uint16]:
@@ -75,6 +67,11 @@ def from_hex(text: str) -> Words:
     return np.frombuffer(data, ">u8").astype(np.uint64).reshape(-1, WORDS)
 
 
+def _check(luma: NDArray[Any]) -> None:
+    if luma.ndim != 2 or min(luma.shape) < 8:
+        raise ValueError(f"a luma plane [H, W] of 8x8 or more is hashed, got {luma.shape}")
+
+
 @dataclass(frozen=True)
 class _Reduction:
     """A box filter twice, then every (size / 64)th value; up to 256 values, just what it needs.
@@ -87,10 +84,10 @@ class _Reduction:
     places: tuple[NDArray[np.intp], ...] = ()  # of each term [64]
     weights: tuple[Floats, ...] = ()  # [64]
 
-    def rows(self, values: Floats) -> Floats:
-        """`[size, W]` to `[64, W]`."""
+    def rows(self, values: NDArray[Any]) -> Floats:
+        """`[size, W]` of any type to `[64, W]`."""
         if not self.places:
-            return self.matrix @ values
+            return self.matrix @ values.astype(np.float64)
         terms = zip(self.weights, self.places, strict=True)
         return _total(values.take(place, 0) * weight[:, None] for weight, place in terms)
 
@@ -137,6 +134,12 @@ def _cosines() -> Floats:
     """Matrix `[16, 64]` of the cosine transform without its constant row."""
     frequency, place = np.arange(1, FREQUENCIES + 1)[:, None], np.arange(SIDE)[None]
     return np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * frequency * (2 * place + 1))
+
+
+@lru_cache(maxsize=64)
+def _transform(size: int) -> Floats:
+    """Matrix `[16, size]` of the reduction and the cosine transform together."""
+    return _cosines() @ _reduction(size)
 
 
 def _pack(coefficients: Floats) -> Words:

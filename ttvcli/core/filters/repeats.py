@@ -82,6 +82,7 @@ FILTER = Filter(
     name="repeats",
     about="frozen pictures, slow motion by repeated frames",
     limits=RepeatsLimits,
+    version=2,
     meter=RepeatsMeter,
     rules=(Rule("frozen", "above", "frozen", "frozen"),),
     judge=judge_slow_motion,

@@ -38,7 +38,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Frames:
-    """The next chunk of a clip: uint8 RGB `[T, H, W, 3]`, T = 9, 8, 8, ..."""
+    """The next chunk of a clip: uint8 RGB `[T, H, W, 3]`, T = 9, 8, 8, ...; channels as planes."""
 
     clip: int
     pictures: "np.ndarray"
@@ -81,7 +81,7 @@ class ClipTask:
                 if sound:
                     yield End()
                     return
-            seen = scan(self.path)
+            seen = scan(self.path, self.alive)
             if not self._cut(seen.duration).clips:
                 need = self.frames / float(self.fps)
                 raise UnreadableVideo("too_short", f"{float(seen.duration):.2f} s of {need:.2f} s")
@@ -91,6 +91,9 @@ class ClipTask:
             yield End()
         except UnreadableVideo as error:
             yield Broken(error.reason_code, error.detail)
+
+    def alive(self) -> None:
+        """Called for every frame decoded, as many may be between two events."""
 
     def _cut(self, duration: Fraction) -> ClipPlan:
         return plan_clips(output_frames(duration, self.fps), self.frames)
@@ -114,13 +117,13 @@ class ClipTask:
                 def timed() -> "Iterator[tuple[Fraction, av.VideoFrame]]":
                     nonlocal last
                     for last in decoded:
+                        self.alive()
                         yield last.time, last.picture
 
                 frames = timed()
-                convert = PictureReader(
-                    video.info.sample_aspect, self.size, threads=self.threads
-                ).view
-                reader = ClipReader(resample(frames, self.fps, duration), convert, self.frames)
+                picture = PictureReader(video.info.sample_aspect, self.size, threads=self.threads)
+                shown = resample(frames, self.fps, duration)
+                reader = ClipReader(shown, picture.into, self.frames, self.size)
                 for number in range(cut.clips):
                     if number in skip:
                         reader.skip()

@@ -64,6 +64,7 @@ def _graph(kind: tuple[int, int, str], edges: Edges) -> Any:
     width, height, form = kind
     wide, high = width - edges.left - edges.right, height - edges.top - edges.bottom
     graph: Any = av.filter.Graph()
+    graph.threads = 1  # no pixel is touched
     source = graph.add_buffer(width=width, height=height, format=form, time_base=_TICK)
     crop = graph.add("crop", f"{wide}:{high}:{edges.left}:{edges.top}")
     graph.link_nodes(source, crop, graph.add("buffersink")).configure()

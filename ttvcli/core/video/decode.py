@@ -7,7 +7,7 @@ failure is an `UnreadableVideo` with a reason code. Frames come one by one; noth
 
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -165,12 +165,16 @@ def probe(path: str | Path) -> VideoInfo:
         return video.info
 
 
-def scan(path: str | Path) -> Scan:
-    """Decode the whole file without converting it: its true length, or UnreadableVideo."""
+def scan(path: str | Path, advance: Callable[[], None] = lambda: None) -> Scan:
+    """Decode the whole file without converting it: its true length, or UnreadableVideo.
+
+    `advance` is called for every frame.
+    """
     with open_video(path) as video:
         count, last = 0, None
         for frame in video.frames():
             count, last = count + 1, frame
+            advance()
         return Scan(video.info, count, last.end if last is not None else Fraction(0))
 
 

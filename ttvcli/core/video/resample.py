@@ -107,17 +107,23 @@ class ClipReader:
 
     Args:
         pictures: resampled pictures in order.
-        convert: turns one into uint8 `[H, W, 3]`.
+        convert: writes one into uint8 `[H, W, 3]`.
         clip_frames: 8k + 1.
+        size: (width, height) of what it writes.
     """
 
     def __init__(
-        self, pictures: Iterator[P], convert: "Callable[[P], np.ndarray]", clip_frames: int
+        self,
+        pictures: Iterator[P],
+        convert: "Callable[[P, np.ndarray], None]",
+        clip_frames: int,
+        size: tuple[int, int],
     ) -> None:
         check_clip_frames(clip_frames)
         self._pictures = _hold_last(pictures)
         self._convert = convert
         self.clip_frames = clip_frames
+        self.size = size
 
     def skip(self) -> None:
         """Pass over one clip."""
@@ -125,26 +131,26 @@ class ClipReader:
             pass
 
     def chunks(self) -> "Iterator[np.ndarray]":
-        """Yield the next clip as uint8 `[T, H, W, 3]` with T = 9, 8, 8, ...; read it to its end."""
+        """Yield the next clip as uint8 `[T, H, W, 3]` with T = 9, 8, 8, ...; read it to its end.
+
+        The channels are planes in memory, as a VAE takes them.
+        """
         import numpy as np
 
         left = self.clip_frames
         length = min(CHUNK + 1, left)
         while left:
-            chunk: np.ndarray | None = None
+            chunk = np.empty((3, length, *self.size[::-1]), np.uint8).transpose(1, 2, 3, 0)
             count = 0
             before: object = None
             for picture in islice(self._pictures, length):
-                if picture is before and chunk is not None:  # repeated: converted once
+                if picture is before and count:  # repeated: converted once
                     chunk[count] = chunk[count - 1]
                 else:
-                    array = self._convert(picture)
-                    if chunk is None:
-                        chunk = np.empty((length, *array.shape), array.dtype)
-                    chunk[count] = array
+                    self._convert(picture, chunk[count])
                 before = picture
                 count += 1
-            if chunk is None or count < length:  # the scan saw more: the file changed in between
+            if count < length:  # the scan saw more: the file changed in between
                 raise UnreadableVideo("truncated", "the file ends before its scan said")
             yield chunk
             left -= length

@@ -72,6 +72,7 @@ class SceneChange:
 
 def _graph() -> Graph:
     graph = Graph()
+    graph.threads = 1
     source = graph.add_buffer(
         width=_WIDTH, height=_HEIGHT, format=av.VideoFormat("gray"), time_base=_TICK
     )

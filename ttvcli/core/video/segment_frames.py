@@ -3,7 +3,7 @@
 T frames, H and W pixels. Only the frames of the segments that are open are held.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,15 @@ class SegmentFrames:
 
 
 def read_segments(
-    path: str | Path, spans: list[tuple[float, float]], choice: FrameChoice
+    path: str | Path,
+    spans: list[tuple[float, float]],
+    choice: FrameChoice,
+    advance: Callable[[], None] = lambda: None,
 ) -> Iterator[SegmentFrames]:
     """Yield the chosen frames of each span (start, end in seconds) as soon as they are decoded.
 
     A frame is shown until the next one. Spans that begin after the video has ended are left out.
+    `advance` is called for every frame decoded.
 
     Raises:
         UnreadableVideo: at once, or where damage is found; spans before it have been yielded.
@@ -64,18 +68,21 @@ def read_segments(
     )
     if wanted:
         with open_video(path) as video:
-            yield from _gather(video, wanted, choice)
+            yield from _gather(video, wanted, choice, advance)
 
 
 def _gather(
-    video: Video, wanted: list[tuple[float, int]], choice: FrameChoice
+    video: Video,
+    wanted: list[tuple[float, int]],
+    choice: FrameChoice,
+    advance: Callable[[], None],
 ) -> Iterator[SegmentFrames]:
     read = PictureReader(video.info.sample_aspect, _size(video, choice.longest))
     left = [0] * (1 + max(number for _, number in wanted))
     for _, number in wanted:
         left[number] += 1
     open_spans: dict[int, tuple[list[np.ndarray], list[float]]] = {}
-    for moment, number, picture in _shown(video, wanted, read):
+    for moment, number, picture in _shown(video, wanted, read, advance):
         pictures, times = open_spans.setdefault(number, ([], []))
         pictures.append(picture)
         times.append(moment)
@@ -85,11 +92,12 @@ def _gather(
 
 
 def _shown(
-    video: Video, wanted: list[tuple[float, int]], read: Any
+    video: Video, wanted: list[tuple[float, int]], read: Any, advance: Callable[[], None]
 ) -> Iterator[tuple[float, int, np.ndarray]]:
     """Yield (moment, span, picture) for every moment that lies within the video."""
     at, before, picture = 0, None, None
     for frame in video.frames():
+        advance()
         while before is not None and wanted[at][0] < frame.seconds - _TOLERANCE:
             picture = read(before.picture) if picture is None else picture
             yield *wanted[at], picture
