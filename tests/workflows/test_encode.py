@@ -15,6 +15,7 @@ from model_files import write_vae
 from step_outputs import Recorder, snapshot
 from video_files import cut_short, make_audio, make_video, real_video
 
+from ttvcli.artifacts.atomic import sha256_file
 from ttvcli.artifacts.latents import load_latents
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.artifacts.schema import read_header
@@ -437,3 +438,17 @@ def test_real_videos_are_encoded(
         mean, _, _ = load_latents(tmp_path / "out" / record["path"])
         assert mean.shape == (4, 13, 2, 2)
         assert mean.float().std() > 0
+
+
+def test_a_file_that_is_no_longer_that_of_the_manifest_is_not_taken(
+    tmp_path: Path, model: Path
+) -> None:
+    source, manifest = tmp_path / "in", tmp_path / "in" / "m.jsonl"
+    for name, frames in (("a.mp4", 17), ("b.mp4", 19)):
+        make_video(source / name, frames=frames, fps=16, size=(16, 16))
+    lines = [{"path": n, "sha256": sha256_file(source / n)} for n in ("a.mp4", "b.mp4")]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shutil.copy(source / "b.mp4", source / "a.mp4")  # nobody has judged it under this name
+    result = run(config(manifest, tmp_path / "out", model))
+    assert [(f["item"], f["reason"]) for f in result.failed] == [("a.mp4", "changed")]
+    assert [r["source"] for r in read_manifest(tmp_path / "out")] == ["b.mp4"]

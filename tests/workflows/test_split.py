@@ -15,6 +15,7 @@ from numbered_video import read_number, write_numbered
 from step_outputs import Recorder, snapshot
 from video_files import COLOURS, cut_short, make_audio, make_video, real_video
 
+from ttvcli.artifacts.atomic import sha256_file
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.artifacts.schema import read_header
 from ttvcli.core.video.decode import probe, read_frames
@@ -579,3 +580,15 @@ def test_real_videos_are_cut(tmp_path: Path, package: str, name: str, starts: li
     for record in records:
         info = probe(tmp_path / "out" / record["path"])
         assert (info.width, info.height, info.fps) == (96, 48, 16)
+
+
+def test_a_file_that_is_no_longer_that_of_the_manifest_is_not_taken(tmp_path: Path) -> None:
+    source, manifest = tmp_path / "in", tmp_path / "in" / "m.jsonl"
+    for name, frames in (("a.mp4", 50), ("b.mp4", 60)):
+        write_numbered(source / name, [frames])
+    lines = [{"path": n, "sha256": sha256_file(source / n)} for n in ("a.mp4", "b.mp4")]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shutil.copy(source / "b.mp4", source / "a.mp4")  # nobody has judged it under this name
+    result = run(config(manifest, tmp_path / "out"))
+    assert [(f["item"], f["reason"]) for f in result.failed] == [("a.mp4", "changed")]
+    assert [r["source"] for r in read_manifest(tmp_path / "out")] == ["b.mp4"]

@@ -29,7 +29,7 @@ from ttvcli.workflows.free_space import check_free_space
 from ttvcli.workflows.output_folder import OutputFolder, check_output, warn_of_others
 from ttvcli.workflows.shards import write_part_report, writing
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
-from ttvcli.workflows.video_sources import Source, unread_tables
+from ttvcli.workflows.video_sources import OTHER_FILE, Source, unread_tables
 
 _SPARE_DISK = 64 << 20
 
@@ -170,11 +170,15 @@ class _Run:
                 event = stream.take()
                 if event is None:
                     self.progress.advance()
-                elif isinstance(event, Looked):
-                    self.digests[videos[stream.index].name] = event.sha256
+                    continue
+                source = videos[stream.index]
+                if isinstance(event, Looked) and source.described(event.sha256):
+                    self.digests[source.name] = event.sha256
                     lasts[event.sha256] = event.duration
+                elif isinstance(event, Looked):
+                    self._fail(source, Broken("changed", OTHER_FILE))
                 else:
-                    self._fail(videos[stream.index], event)
+                    self._fail(source, event)
         return lasts
 
     def _todo(self, videos: list[Source], lasts: dict[str, float | None]) -> list[Item]:

@@ -29,7 +29,7 @@ from ttvcli.workflows.split_cut import CutTask, Looked, LookTask, Task, stated_f
 from ttvcli.workflows.split_job import SplitConfig, SplitJob, prepare
 from ttvcli.workflows.split_records import Clip, clip_record, make_report
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
-from ttvcli.workflows.video_sources import Source, Sources, unread_tables
+from ttvcli.workflows.video_sources import OTHER_FILE, Source, Sources, unread_tables
 
 __all__ = ["SplitConfig", "SplitResult", "plan", "run"]
 
@@ -203,10 +203,12 @@ class _Run:
             raise found
         if message.kind in ("crashed", "timeout"):
             found = Broken(message.kind, why_lost(message, self.job.config.patience))
+        source = self.videos[message.item.index]
+        if isinstance(found, Looked) and not source.described(found.sha256):
+            found = Broken("changed", OTHER_FILE)
         if isinstance(found, Broken):
-            index = message.item.index
-            entry = {"item": self.videos[index].name, "reason": found.reason_code}
-            self.failed[index] = entry | {"detail": found.detail}
+            entry = {"item": source.name, "reason": found.reason_code, "detail": found.detail}
+            self.failed[message.item.index] = entry
         return found
 
     def _advance(self, index: int, frames: int) -> None:

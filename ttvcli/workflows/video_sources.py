@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = frozenset(
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".ndjson")
 # Fields of a source's own record that describe the source file, not the clips made of it.
 _OF_THE_FILE = {"id", "path", "segments", "caption", "keep", "bytes", "codec", "container"}
+OTHER_FILE = "it is not the file that the manifest describes: run what wrote that again"
 _LONGEST_CAPTION = 1 << 20  # bytes of a caption file that are read
 
 Segment = dict[str, Any]
@@ -48,6 +49,11 @@ class Source:
         if caption is None:
             return []
         return [{"start": 0.0, "end": None, "caption": caption, "caption_source": "sidecar"}]
+
+    def described(self, sha256: str) -> bool:
+        """Whether a file of this hash may be the one that its line of the manifest describes."""
+        stated = self.record.get("sha256")
+        return not isinstance(stated, str) or stated.lower() == sha256
 
     def passed_on(self, own: Container[str]) -> dict[str, Any]:
         """Fields of its line that go on into a line of a clip that has the fields `own`."""
