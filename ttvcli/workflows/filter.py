@@ -170,7 +170,10 @@ def _check_output(job: Job) -> None:
         again = "--rethreshold judges again by what was measured, --force measures everything again"
         new = _filters_not_run(job, job.sources.videos)
         if new:
-            again = f"{new} was not run there: leave it out, or --force to measure everything again"
+            again = (
+                f"not run there, or by another ttv: {new}; leave out what is not needed, or "
+                "--force to measure everything again"
+            )
         fix = again if (out / HEADER_NAME).exists() else error.fix
         raise UsageError(error.what, where=error.where, fix=fix) from None
 
@@ -185,7 +188,9 @@ def _check_measured(job: Job) -> None:
         return
     total = counted(len(job.sources.videos), "video")
     new = _filters_not_run(job, missing)
-    what = f"not measured with {new}" if new else "not measured, or changed since"
+    what = "not measured, or changed since"
+    if new:
+        what = f"not measured, or by another ttv, with {new}"
     fix = "run with the settings of before and without --rethreshold first"
     if new:
         fix = f"leave {new} out, or --force in place of --rethreshold to measure everything again"
