@@ -11,6 +11,7 @@ import pytest
 from video_files import cut_short, make_video
 
 from ttvcli.artifacts.atomic import append_line
+from ttvcli.artifacts.captions import read_caption_table
 from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.core.video.segment_frames import FrameChoice
 from ttvcli.errors import ArtifactError, Interrupted, UsageError, WorkFailed
@@ -516,3 +517,20 @@ def test_paths_hold_where_the_folders_are_links(tmp_path: Path) -> None:
     for folder in (tmp_path / "out" / "captioned", tmp_path / "captioned"):
         for lines in (read_manifest(folder), read_manifest(folder / "captions.todo.jsonl")):
             assert (folder / lines[0]["path"]).samefile(clip)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_handwork_for_a_name_that_is_no_unicode_is_kept_and_taken(
+    tmp_path: Path, suffix: str
+) -> None:
+    raw, table = tmp_path / "raw", tmp_path / f"todo.{suffix}"
+    video(raw / "a.mp4").rename(os.fsdecode(os.fsencode(raw) + b"/caf\xe9.mp4"))
+    given: dict[str, Any] = {"out": tmp_path / "out", "fill_in": table, "sheets": False}
+    caption(raw, **given)
+    rows = read_caption_table(table)
+    text = table.read_text(encoding="utf-8-sig")
+    filled = text.replace('"caption": ""', f'"caption": "{GOOD}"').replace(",,\n", f",,{GOOD}\n")
+    table.write_text(filled)
+    caption(raw, **given)  # writes the table again
+    assert [row.caption for row in read_caption_table(table)] == [GOOD] * len(rows)
+    assert caption(raw, **given, from_file=table).open == 0

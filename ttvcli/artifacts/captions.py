@@ -32,7 +32,7 @@ FILL_IN_COLUMNS = (
 class CaptionRow:
     """One caption of a table: of a whole video, or of one of its segments."""
 
-    file: str  # as the table has it
+    file: str  # as the table has it, see `in_a_table`
     caption: str  # one line, "" where it is still to be filled in
     id: str = ""
     segment: int | None = None
@@ -92,6 +92,11 @@ def write_fill_in(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     writer.writerows(rows)
     # The mark lets spreadsheets see that it is UTF-8.
     write_text(path, "\ufeff" + data.getvalue().encode("utf-8", "backslashreplace").decode())
+
+
+def in_a_table(path: str) -> str:
+    """Return a path as tables have it: bytes that are not UTF-8 as \\udcNN, which CSV can hold."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: Any) -> str:
@@ -188,7 +193,7 @@ def _row(number: int, row: Mapping[str, Any], path: Path) -> CaptionRow:
         segment = given.get("segment")
         start = given.get("start")
         return CaptionRow(
-            file=file.strip(),
+            file=in_a_table(file.strip()),
             caption=caption,
             id=str(given.get("id") or "").strip(),
             segment=int(segment) if segment not in (None, "") else None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ttvcli.artifacts.atomic import write_bytes
-from ttvcli.artifacts.captions import CaptionRow, read_caption_table, write_fill_in
+from ttvcli.artifacts.captions import CaptionRow, in_a_table, read_caption_table, write_fill_in
 from ttvcli.core.video.contact_sheet import contact_sheet
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.segment_frames import FrameChoice
@@ -133,7 +133,7 @@ class FillIn:
             "problem": gap.problem,
             "present": span.get("caption", ""),
             "contact_sheet": path_from(self.path.parent, self._sheet(gap)) if sheet else "",
-            "caption": earlier.get((path, gap.span), ""),
+            "caption": earlier.get((in_a_table(path), gap.span), ""),
         }
 
     def _sheet(self, gap: Gap) -> Path:
@@ -174,11 +174,13 @@ def rows_by_clip(
             names[str(clip.record["id"])] = number
     for number, clip in library.clips.items():
         whole = str(clip.path.resolve())
-        names |= {os.path.normpath(clip.record["path"]): number, whole: number}
+        for place in (os.path.normpath(clip.record["path"]), whole):
+            names[in_a_table(place)] = number
     found: dict[int, list[CaptionRow]] = {}
     unknown: list[CaptionRow] = []
     for row in rows:
-        places = (os.path.normpath(row.file), str((folder / row.file).resolve()), row.id)
+        whole = in_a_table(str((folder / row.file).resolve()))
+        places = (os.path.normpath(row.file), whole, row.id)
         match = next((names[place] for place in places if place in names), None)
         if match is None:
             unknown.append(row)

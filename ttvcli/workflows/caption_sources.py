@@ -13,6 +13,7 @@ from ttvcli.artifacts.captions import (
     TABLE_NAMES,
     VIDEOS,
     CaptionRow,
+    in_a_table,
     read_caption_table,
     read_prompt_lists,
 )
@@ -207,7 +208,7 @@ class _Tables:
         folder = clip.path.parent
         while True:
             table = self._read(folder)
-            found += table.get(os.path.relpath(clip.path, folder), [])
+            found += table.get(in_a_table(os.path.relpath(clip.path, folder)), [])
             found += table.get(str(clip.record.get("id") or "\0"), [])
             if folder in (self.root, folder.parent) or not folder.is_relative_to(self.root):
                 return found
@@ -215,11 +216,12 @@ class _Tables:
 
     def astray(self, records: list[Record]) -> list[tuple[Path, list[str]]]:
         """Return the tables that were read and have rows for no video of the manifest."""
-        known = {os.path.normpath(self.root / record["path"]) for record in records}
+        paths = (os.path.normpath(self.root / record["path"]) for record in records)
+        known = set(map(in_a_table, paths))
         ids = {str(record["id"]) for record in records if record.get("id")}
         found = []
         for table, files in self._files.items():
-            places = ((file, os.path.normpath(table.parent / file)) for file in files)
+            places = ((file, in_a_table(os.path.normpath(table.parent / file))) for file in files)
             lost = [file for file, place in places if place not in known and file not in ids]
             found += [(table, lost)] if lost else []
         return found
