@@ -534,3 +534,22 @@ def test_handwork_for_a_name_that_is_no_unicode_is_kept_and_taken(
     caption(raw, **given)  # writes the table again
     assert [row.caption for row in read_caption_table(table)] == [GOOD] * len(rows)
     assert caption(raw, **given, from_file=table).open == 0
+
+
+def test_what_an_earlier_run_captioned_elsewhere_is_told_and_not_planned_again(
+    split: Path, tmp_path: Path
+) -> None:
+    told = []
+
+    class Listening(Silent):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    out = tmp_path / "out"
+    first = CaptionConfig(source=str(split), captioner="tiny-world", out=out)
+    assert dict(plan(first).items)["to caption"] == 2
+    caption(split, Counting(), out=out)
+    items = dict(plan(first).items)
+    assert (items["captioned by an earlier run"], items["to caption"]) == (2, 0)
+    run(first, Listening(), load=lambda _: pytest.fail("nobody is to be asked"))
+    assert "2 segments captioned by an earlier run, 0 left" in told

@@ -13,7 +13,7 @@ from typing import Any
 from ttvcli.artifacts.atomic import write_json
 from ttvcli.artifacts.captions import CaptionRow, read_caption_table
 from ttvcli.artifacts.lock import only_writer
-from ttvcli.artifacts.manifest import read_manifest, to_line, write_manifest
+from ttvcli.artifacts.manifest import to_line, write_manifest
 from ttvcli.artifacts.schema import (
     HEADER_NAME,
     Header,
@@ -28,7 +28,7 @@ from ttvcli.errors import UsageError, counted
 from ttvcli.workflows.caption_ask import Journal, ask_all
 from ttvcli.workflows.caption_fill_in import FillIn, Gap, rows_by_clip
 from ttvcli.workflows.caption_frames import LOST
-from ttvcli.workflows.caption_judge import BY_HAND, WANTED, Judged
+from ttvcli.workflows.caption_judge import BY_HAND, WANTED, Judged, take_from_output
 from ttvcli.workflows.caption_model import (
     CaptionConfig,
     Captioner,
@@ -67,7 +67,8 @@ def plan(config: CaptionConfig) -> Plan:
     if not library.in_place:
         check_claim(library.manifest.parent, _header(), force=config.force)
     work = Judged(config, library)
-    gaps = work.gaps()
+    every = work.gaps()
+    gaps = every if config.force else take_from_output(library, every)
     problems = Counter(gap.problem for gap in gaps)
     items: list[tuple[str, str | int | float]] = [
         ("videos", len(library.clips)),
@@ -76,6 +77,8 @@ def plan(config: CaptionConfig) -> Plan:
     ]
     items += [(f"captions from {name}", n) for name, n in sorted(library.found.items())]
     items += [(f"rows for no clip in {table}", len(files)) for table, files in library.astray]
+    if len(gaps) < len(every):
+        items.append(("captioned by an earlier run", len(every) - len(gaps)))
     items += [("in an unknown language", work.unsure), ("to caption", len(gaps))]
     items += [(f"  {name}", problems[name]) for name in sorted(problems)]
     items += [
@@ -189,25 +192,10 @@ class _Run:
             )
 
     def _from_earlier_output(self, gaps: list[Gap]) -> list[Gap]:
-        """Take what an earlier run wrote into another folder; the source does not have it."""
-        manifest = self.library.manifest
-        if self.library.in_place or self.config.force or not gaps or not manifest.is_file():
-            return gaps
-        earlier = {str(record.get("path")): record for record in read_manifest(manifest)}
-        lines = self.library.finished()
-        left = []
-        for gap in gaps:
-            record = earlier.get(str(lines[gap.clip]["path"]), {})
-            spans = record.get("segments") or []
-            now = self.library.clips[gap.clip].spans[gap.span]
-            old = spans[gap.span] if gap.span < len(spans) else {}
-            same = (old.get("start"), old.get("end")) == (now.get("start"), now.get("end"))
-            replaced = (old.get("replaced") or [{}])[-1].get("caption", "")
-            usable = old.get("caption") and not old.get("caption_problem")
-            if same and usable and replaced == now["caption"]:
-                now.update(old)
-            else:
-                left.append(gap)
+        left = gaps if self.config.force else take_from_output(self.library, gaps)
+        if len(left) < len(gaps):
+            count = counted(len(gaps) - len(left), "segment")
+            self.progress.note(f"{count} captioned by an earlier run, {len(left)} left")
         return left
 
     def _from_file(self, gaps: list[Gap]) -> list[Gap]:

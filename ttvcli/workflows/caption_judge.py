@@ -1,5 +1,6 @@
 """Judge the captions of a library: which segments need another one, and why."""
 
+from ttvcli.artifacts.manifest import read_manifest
 from ttvcli.core.captions.check import (
     UNDETERMINED,
     Verdict,
@@ -85,6 +86,31 @@ class Judged:
         if not verdict.problem and _may_repeat(span) and normal(span["caption"]) in self.repeated:
             return Verdict("repeated", verdict.language, verdict.confidence)
         return verdict
+
+
+def take_from_output(library: Library, gaps: list[Gap]) -> list[Gap]:
+    """Take what an earlier run wrote into another folder, as the source does not have it.
+
+    Returns the gaps for which it has nothing.
+    """
+    manifest = library.manifest
+    if library.in_place or not gaps or not manifest.is_file():
+        return gaps
+    earlier = {str(record.get("path")): record for record in read_manifest(manifest)}
+    lines = library.finished()
+    left = []
+    for gap in gaps:
+        spans = earlier.get(str(lines[gap.clip]["path"]), {}).get("segments") or []
+        now = library.clips[gap.clip].spans[gap.span]
+        old = spans[gap.span] if gap.span < len(spans) else {}
+        same = (old.get("start"), old.get("end")) == (now.get("start"), now.get("end"))
+        replaced = (old.get("replaced") or [{}])[-1].get("caption", "")
+        usable = old.get("caption") and not old.get("caption_problem")
+        if same and usable and replaced == now["caption"]:
+            now.update(old)
+        else:
+            left.append(gap)
+    return left
 
 
 def _may_repeat(span: Span) -> bool:
