@@ -553,3 +553,24 @@ def test_what_an_earlier_run_captioned_elsewhere_is_told_and_not_planned_again(
     assert (items["captioned by an earlier run"], items["to caption"]) == (2, 0)
     run(first, Listening(), load=lambda _: pytest.fail("nobody is to be asked"))
     assert "2 segments captioned by an earlier run, 0 left" in told
+
+
+def test_reading_has_ended_before_its_result_is_told(tmp_path: Path) -> None:
+    video(tmp_path / "raw" / "a.mp4")
+    told: list[str] = []
+
+    class Listening(Silent):
+        def start(
+            self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
+        ) -> None:
+            told.append(f"{description} begins")
+
+        def finish(self) -> None:
+            told.append("ends")
+
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    config = CaptionConfig(source=str(tmp_path / "raw"), out=tmp_path / "out", sheets=False)
+    run(config, Listening())
+    assert told[:3] == ["reading begins", "ends", "1 segment, 1 to caption: 1 missing"]

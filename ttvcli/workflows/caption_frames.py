@@ -86,6 +86,8 @@ def lengths(
                 found[stream.index] = UnreadableVideo(event.reason_code, event.detail)
             else:
                 found[stream.index] = event
+    if tasks:
+        progress.finish()
     return [found[index] for index in range(len(paths))]
 
 
