@@ -393,6 +393,8 @@ def test_the_output_may_not_be_the_source_or_another_kind(
 ) -> None:
     with pytest.raises(UsageError, match="among the source"):
         run(config(videos, videos, model))
+    with pytest.raises(UsageError, match="among the source"):  # the next run would take verify.mp4
+        run(config(videos, videos / "latents", model, verify=True))
     other = tmp_path / "clips"
     other.mkdir()
     (other / "manifest.jsonl").write_text("")

@@ -137,7 +137,7 @@ def prepare(config: EncodeConfig) -> Job:
             fix=f"for example --size {size[0] // ratio * ratio or ratio}x"
             f"{size[1] // ratio * ratio or ratio}",
         )
-    check_apart(config.source, config.out)
+    check_apart(config.source, config.out, below=config.verify)  # verify.mp4 would be a source
     fps = Fraction(str(config.fps)).limit_denominator(1001)
     return Job(config, sources, model, vae, size, fps)
 
