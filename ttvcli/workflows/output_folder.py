@@ -125,7 +125,8 @@ def warn_of_others(progress: Progress, others: int) -> None:
     if others:
         progress.warn(
             f"the manifest also has {counted(others, 'clip')} of other videos, made before: these "
-            "are gone, changed or left out now; --force makes the folder anew"
+            'are gone, changed or left out now; "keep": false in a line leaves it out, --force makes '
+            "the folder anew"
         )
 
 
