@@ -16,7 +16,7 @@ from step_outputs import Recorder, snapshot
 from video_files import COLOURS, cut_short, make_audio, make_video, real_video
 
 from ttvcli.artifacts.atomic import sha256_file
-from ttvcli.artifacts.manifest import read_manifest
+from ttvcli.artifacts.manifest import read_manifest, write_manifest
 from ttvcli.artifacts.schema import read_header
 from ttvcli.core.video.decode import probe, read_frames
 from ttvcli.errors import ArtifactError, UsageError, WouldNotFit
@@ -262,6 +262,9 @@ def test_clips_of_videos_that_are_gone_stay_and_are_told(tmp_path: Path) -> None
     run(config(source, out), Listening())
     assert read_manifest(out) == before[::-1]
     assert [text[:29] for text in warned] == ["the manifest also has 1 clip "]
+    write_manifest(out / "manifest.jsonl", [before[1], {**before[0], "keep": False}])
+    run(config(source, out), Listening())
+    assert len(warned) == 1  # it was heeded
 
 
 def test_what_later_steps_wrote_into_the_manifest_survives_a_second_run(tmp_path: Path) -> None:

@@ -84,19 +84,19 @@ class OutputFolder:
     def finish(self, records: list[dict[str, Any]]) -> int:
         """Bring the manifest into the order of `records`; other lines it has stay behind them.
 
-        Returns how many others there are.
+        Returns how many others there are that later steps would take.
         """
         present = {record["id"] for record in records}
         rest = [r for name, r in self.done.items() if name in self.own - present]
         self._write([*records, *rest])
         self.done |= {record["id"]: record for record in records}
         self.own |= present
-        return len(rest)
+        return sum(record.get("keep") is not False for record in rest)
 
     def complete(self, records: list[dict[str, Any]], report: dict[str, Any]) -> int:
         """Write the manifest and the report of all items; what parts left is in them then.
 
-        Returns how many other lines the manifest has.
+        Returns how many other lines it has that later steps would take.
         """
         self.own = set(self.done)
         others = self.finish(records)
@@ -125,8 +125,8 @@ def warn_of_others(progress: Progress, others: int) -> None:
     if others:
         progress.warn(
             f"the manifest also has {counted(others, 'clip')} of other videos, made before: these "
-            'are gone, changed or left out now; "keep": false in a line leaves it out, --force makes '
-            "the folder anew"
+            'are gone, changed or left out now; "keep": false in a line leaves it out, '
+            "--force makes the folder anew"
         )
 
 
