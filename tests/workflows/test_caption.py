@@ -574,3 +574,26 @@ def test_reading_has_ended_before_its_result_is_told(tmp_path: Path) -> None:
     config = CaptionConfig(source=str(tmp_path / "raw"), out=tmp_path / "out", sheets=False)
     run(config, Listening())
     assert told[:3] == ["reading begins", "ends", "1 segment, 1 to caption: 1 missing"]
+
+
+def test_a_signal_ends_a_run_that_asks_nobody_at_once(tmp_path: Path) -> None:
+    video(tmp_path / "raw" / "a.mp4")
+    video(tmp_path / "raw" / "b.mp4")
+    stages: list[str] = []
+
+    class Signalling(Silent):
+        def start(
+            self, description: str, total: int | None = None, unit: str = "", *, done: int = 0
+        ) -> None:
+            stages.append(description)
+
+        def advance(self, n: int = 1, **fields: Any) -> None:
+            if len(stages) == 1:
+                stages.append("a signal")
+                os.kill(os.getpid(), signal.SIGINT)
+
+    config = CaptionConfig(source=str(tmp_path / "raw"), out=tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, Signalling())
+    assert stages == ["reading", "a signal"]  # it was not only ended when all sheets were drawn
+    assert caption(tmp_path / "raw", out=tmp_path / "out").open == 2

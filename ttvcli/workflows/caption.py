@@ -37,7 +37,7 @@ from ttvcli.workflows.caption_model import (
     read_instruction,
 )
 from ttvcli.workflows.caption_sources import Library, load_library
-from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress, StopRequest, stop_on_signal
+from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress, stop_on_signal
 
 REPORT_NAME = "captions.json"
 _OF_A_CAPTION = ("caption", "language", "caption_source", "caption_problem")
@@ -113,10 +113,10 @@ def run(
     library = load_library(config.source, config.out, config.limit)
     folder = library.manifest.parent
     _check_kind(library)
-    with only_writer(folder), stop_on_signal() as stop:
+    with only_writer(folder):
         if not library.in_place:
             claim_folder(folder, _header(), force=config.force)
-        return _Run(config, library, rows, progress, load, stop).all()
+        return _Run(config, library, rows, progress, load).all()
 
 
 class _Run:
@@ -127,14 +127,12 @@ class _Run:
         rows: list[CaptionRow],
         progress: Progress,
         load: Callable[[CaptionConfig], Captioner],
-        stop: StopRequest,
     ) -> None:
         self.config = config
         self.library = library
         self.rows = rows
         self.progress = progress
         self.load = load
-        self.stop = stop
         self.work = Judged(config, library)
         self.failures: dict[Gap, tuple[str, str]] = {}
         self.captioned: Counter[str] = Counter()
@@ -244,15 +242,16 @@ class _Run:
         askable = [gap for gap in gaps if gap.clip not in self.work.unreadable]
         if askable:
             captioner = self.load(self.config)
-            captions, failures = ask_all(
-                self.library,
-                askable,
-                captioner,
-                journal,
-                config=self.config,
-                progress=self.progress,
-                stop=self.stop,
-            )
+            with stop_on_signal() as stop:  # elsewhere a signal ends the run at once
+                captions, failures = ask_all(
+                    self.library,
+                    askable,
+                    captioner,
+                    journal,
+                    config=self.config,
+                    progress=self.progress,
+                    stop=stop,
+                )
             self.failures |= failures
             for gap, caption in captions.items():
                 self._put(gap, caption, captioner.source, "en")
