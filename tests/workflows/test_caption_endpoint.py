@@ -196,6 +196,14 @@ def test_a_refusal_in_the_middle_keeps_what_was_answered(tmp_path: Path) -> None
     assert len(server.requests) == before + 3
 
 
+def test_an_address_without_a_path_is_told_what_most_have() -> None:
+    with chat_server(lambda _: (404, {}, {})) as server:
+        for address, told in ((server.url.removesuffix("/v1"), True), (server.url, False)):
+            with pytest.raises(UsageError) as refused:
+                captioner(address, captioner_model="m")(VIEW)
+            assert ("most end in /v1" in refused.value.fix) == told
+
+
 class Trickling:
     """A response that gives a byte at a time, and never ends."""
 

@@ -15,6 +15,7 @@ from http.client import HTTPException
 from threading import Event
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
 import ttvcli
@@ -153,6 +154,11 @@ class EndpointCaptioner:
         except ValueError as error:
             raise _Busy(f"the answer is not JSON: {error}") from error
 
+    def _advice(self) -> str:
+        """What to look at when a server does not know what it is asked for."""
+        path = urlsplit(self.url).path
+        return "check the address and --captioner-model" + ("" if path else "; most end in /v1")
+
     def _read(self, response: Any, end: float) -> bytes:
         """Read an answer until `end`: one that trickles in would hold the request for hours."""
         data = bytearray()
@@ -180,7 +186,7 @@ class EndpointCaptioner:
             return UsageError(
                 f"the server refuses: {text}",
                 where=self.url,
-                fix=fix.get(error.code, "check the address and --captioner-model"),
+                fix=fix.get(error.code, self._advice()),
             )
         return _Refused(text)
 
