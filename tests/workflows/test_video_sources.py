@@ -94,6 +94,13 @@ def test_caption_files_of_any_kind_are_read(
     assert [s["caption"] for s in segments] == ([] if caption is None else [caption])
 
 
+def test_a_caption_file_in_capitals_is_read_where_there_is_no_other(tmp_path: Path) -> None:
+    (tmp_path / "A.TXT").write_text("in capitals")
+    assert Source(tmp_path / "A.AVI", "A.AVI").segments()[0]["caption"] == "in capitals"
+    (tmp_path / "A.txt").write_text("as usual")
+    assert Source(tmp_path / "A.AVI", "A.AVI").segments()[0]["caption"] == "as usual"
+
+
 def test_captions_of_the_manifest_come_before_the_file_beside_it(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("from the file")
     segments = [{"start": 0, "end": 3, "caption": "from the manifest"}]

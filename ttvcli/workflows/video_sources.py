@@ -144,7 +144,12 @@ def path_from(folder: Path, file: Path) -> str:
 
 
 def read_caption(path: Path) -> str | None:
-    """Return a caption file as one line, whatever its encoding and line ends; None if empty."""
+    """Return a caption file as one line, whatever its encoding and line ends; None if empty.
+
+    Cameras and old systems write names in capitals: `.TXT` is read where there is no `.txt`.
+    """
+    if not path.is_file():
+        path = path.with_suffix(path.suffix.upper())
     if not path.is_file():
         return None
     try:
