@@ -130,6 +130,21 @@ def test_captions_beside_the_video_are_carried_along(encoded: Path) -> None:
     assert records[2]["segments"][0]["caption"] == ""
 
 
+def test_a_line_tells_what_became_of_the_videos(
+    tmp_path: Path, encoded: Path, videos: Path, model: Path
+) -> None:
+    told: list[str] = []
+
+    class Listening(Silent):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    out = tmp_path / "again"
+    shutil.copytree(encoded, out)
+    run(config(videos, out, model), Listening())
+    assert told == ["4 clips from 3 of 10 videos, 1 of the same bytes as another"]
+
+
 def test_the_report_names_every_skipped_video(encoded: Path) -> None:
     report = json.loads((encoded / "report.json").read_text())
     assert {entry["item"]: entry["reason"] for entry in report["skipped"]} == FAILED

@@ -160,7 +160,15 @@ def test_unknown_fields_and_captions_of_a_manifest_survive(tmp_path: Path, video
 def test_a_video_that_is_listed_twice_is_one(tmp_path: Path, videos: Path) -> None:
     line = json.dumps({"path": str(videos / "a.mp4")}) + "\n"
     (tmp_path / "in.jsonl").write_text(line * 3)
-    result = run(config(tmp_path / "in.jsonl", tmp_path / "out", **LOOSE), measurer=inline)
+    told: list[str] = []
+
+    class Listening(Silent):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    asked = config(tmp_path / "in.jsonl", tmp_path / "out", **LOOSE)
+    result = run(asked, Listening(), measurer=inline)
+    assert "left out: 2 lines of the manifest for a video that has one already" in told
     assert (result.videos, result.kept, len(read_manifest(tmp_path / "out"))) == (1, 1, 1)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["listed_again"] == 2
 

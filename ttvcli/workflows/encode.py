@@ -26,7 +26,7 @@ from ttvcli.workflows.encode_records import Clip, clip_record, make_report, outc
 from ttvcli.workflows.encode_source import Encoder, Hooks, SourceState
 from ttvcli.workflows.encode_verify import verify
 from ttvcli.workflows.free_space import check_free_space
-from ttvcli.workflows.output_folder import OutputFolder, check_output, warn_of_others
+from ttvcli.workflows.output_folder import OutputFolder, check_output, summary, warn_of_others
 from ttvcli.workflows.shards import write_part_report, writing
 from ttvcli.workflows.step import SILENT, PlainResult, Plan, Progress
 from ttvcli.workflows.video_sources import OTHER_FILE, Source, unread_tables
@@ -151,6 +151,8 @@ class _Run:
             hint = unread_tables(self.job.config.source, self.job.sources)
             if hint and report["clips_without_caption"]:
                 self.progress.warn(hint)
+            used, copies = report["encoded_videos"], len(found.duplicates)
+            self.progress.note(summary(len(found.records), used, len(videos), copies))
         else:
             self.folder.finish(found.records)
             content = {"digests": self.digests, "failures": self.failures}

@@ -133,6 +133,9 @@ def run(
     progress.note(f"{kept} kept, {dropped} dropped, {counts['unreadable']} unreadable")
     for code, count in verdicts.reasons.most_common():
         progress.note(f"  {code} {count}")
+    if job.listed_again:
+        again = counted(job.listed_again, "line")
+        progress.note(f"left out: {again} of the manifest for a video that has one already")
     return FilterResult(
         paths=paths,
         videos=len(job.sources.videos),

@@ -120,6 +120,12 @@ def _records(manifest: Path) -> list[dict[str, Any]]:
         return []  # parts were merged in this moment
 
 
+def summary(clips: int, used: int, videos: int, copies: int) -> str:
+    """Say what became of the videos of a run in one line."""
+    same = f", {copies} of the same bytes as another" if copies else ""
+    return f"{counted(clips, 'clip')} from {used} of {counted(videos, 'video')}{same}"
+
+
 def warn_of_others(progress: Progress, others: int) -> None:
     """Tell of clips in the folder that are of none of the videos of a run."""
     if others:

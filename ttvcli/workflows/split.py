@@ -21,9 +21,8 @@ from ttvcli.core.video.clip_stream import Broken
 from ttvcli.core.video.decode import VideoInfo, probe
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.shots import MICRO
-from ttvcli.errors import counted
 from ttvcli.workflows.free_space import check_free_space
-from ttvcli.workflows.output_folder import OutputFolder, check_output, warn_of_others
+from ttvcli.workflows.output_folder import OutputFolder, check_output, summary, warn_of_others
 from ttvcli.workflows.process_pool import Message, ProcessPool, machine_workers, why_lost
 from ttvcli.workflows.split_cut import CutTask, Looked, LookTask, Task, stated_frames, work
 from ttvcli.workflows.split_job import SplitConfig, SplitJob, prepare
@@ -140,8 +139,8 @@ class _Run:
         hint = unread_tables(self.job.config.source, sources)
         if hint and report["clips_without_caption"]:
             self.progress.warn(hint)
-        cut, clips = report["cut_videos"], counted(len(records), "clip")
-        self.progress.note(f"{clips} from {cut} of {counted(len(self.videos), 'video')}")
+        used, copies = report["cut_videos"], len(self.duplicates)
+        self.progress.note(summary(len(records), used, len(self.videos), copies))
         return SplitResult([self.folder.path], len(records), self.made, failed)
 
     def _look(self, each: Cutter) -> None:
