@@ -597,3 +597,32 @@ def test_a_signal_ends_a_run_that_asks_nobody_at_once(tmp_path: Path) -> None:
         run(config, Signalling())
     assert stages == ["reading", "a signal"]  # it was not only ended when all sheets were drawn
     assert caption(tmp_path / "raw", out=tmp_path / "out").open == 2
+
+
+@pytest.mark.parametrize("column", ["start", "segment"])
+def test_rows_for_segments_of_a_video_that_has_none_yet_go_to_their_seconds(
+    tmp_path: Path, column: str
+) -> None:
+    video(tmp_path / "raw" / "a.mp4", seconds=8)
+    video(tmp_path / "raw" / "b.mp4", seconds=3)
+    at = {"start": (0, 6, 4.2), "segment": (0, 2, 7)}[column]
+    (tmp_path / "raw" / "metadata.csv").write_text(
+        f"file_name,{column},text\na.mp4,{at[0]},{GOOD}\na.mp4,{at[1]},{GOOD} again\n"
+        f"a.mp4,{at[2]},{GOOD} never\nb.mp4,,{GOOD} too\n"
+    )
+    warned: list[str] = []
+
+    class Listening(Silent):
+        def warn(self, text: str) -> None:
+            warned.append(text)
+
+    config = CaptionConfig(source=str(tmp_path / "raw"), out=tmp_path / "out", sheets=False)
+    run(config, Listening())
+    a, b = (record["segments"] for record in read_manifest(tmp_path / "out"))
+    assert [(s["start"], s["end"], s["caption"]) for s in a] == [
+        (0.0, 3.0, GOOD),
+        (3.0, 6.0, ""),
+        (6.0, 8.0, f"{GOOD} again"),
+    ]
+    assert [s["caption"] for s in b] == [f"{GOOD} too"]
+    assert "1 row for segments that their clip does not have, the first one of 'a.mp4'" in warned[0]

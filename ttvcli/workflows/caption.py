@@ -146,6 +146,13 @@ class _Run:
         self.progress.note(self._summary(gaps))
         for table, files in self.library.astray:
             self._tell_astray(table, files, "no clip of this manifest")
+        astray = [clip for clip in self.library.clips.values() if clip.astray]
+        if astray:
+            rows = counted(sum(clip.astray for clip in astray), "row")
+            self.progress.warn(
+                f"tables of captions: {rows} for segments that their clip does not have, the first "
+                f"one of {astray[0].name!r}"
+            )
         journal = Journal(self.library.manifest)
         left = self._from_earlier_output(gaps)
         left = self._from_file(left)

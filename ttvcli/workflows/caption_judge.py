@@ -16,6 +16,7 @@ from ttvcli.workflows.caption_sources import (
     Library,
     Span,
     cut_into_segments,
+    put_waiting,
     stated_duration,
 )
 from ttvcli.workflows.step import SILENT, Progress
@@ -51,13 +52,16 @@ class Judged:
         for number, clip in self.library.clips.items():
             judged[number] = [self._judge(span) for span in clip.spans]
             wanting = self.everything or any(verdict.problem for verdict in judged[number])
-            if clip.whole and wanting:
+            if clip.whole and (wanting or clip.waiting):
                 whole.append(number)
         self._cut(whole, progress)
         found = []
         for number, verdicts in judged.items():
             clip = self.library.clips[number]
-            if len(verdicts) < len(clip.spans):
+            if clip.waiting and not clip.uncut:
+                put_waiting(clip)
+                verdicts = [self._judge(span) for span in clip.spans]
+            elif len(verdicts) < len(clip.spans):
                 verdicts = [verdicts[0]] * len(clip.spans)
             for place, (span, verdict) in enumerate(zip(clip.spans, verdicts, strict=True)):
                 _note(span, verdict)

@@ -44,6 +44,8 @@ class CaptionedClip:
     spans: list[Span] = field(default_factory=list)
     whole: bool = False  # the spans are ours, not those of the manifest
     uncut: bool = False  # its length could not be told: the next run is to cut it
+    waiting: list[tuple[CaptionRow, str]] = field(default_factory=list)  # until it is cut
+    astray: int = 0  # rows of tables for segments that it does not have
 
     def span_at(self, row: CaptionRow) -> list[int]:
         """Return the numbers of the spans that a row of a table means."""
@@ -113,6 +115,8 @@ def load_library(source: str, out: Path | None, limit: int) -> Library:
             if span.get("caption"):
                 origin = str(span["caption_source"])
                 found[origin] = found.get(origin, 0) + 1
+        for _, origin in clip.waiting:
+            found[origin] = found.get(origin, 0) + 1
         clips[number] = clip
     return Library(records, clips, root, manifest, found, tables.astray(records))
 
@@ -180,12 +184,27 @@ def _fill(clip: CaptionedClip, tables: "_Tables") -> None:
     sidecar = read_caption(clip.path.with_suffix(".txt"))
     if sidecar is not None:
         _put(clip, CaptionRow("", clean(sidecar)), "sidecar")
-    for row, origin in tables.of(clip):
+    rows = tables.of(clip)
+    clip.waiting = [
+        (row, origin)
+        for row, origin in rows
+        if clip.whole and row.caption and (row.segment is not None or row.start is not None)
+    ]
+    for row, origin in rows:
+        if (row, origin) not in clip.waiting:
+            _put(clip, row, origin)
+
+
+def put_waiting(clip: CaptionedClip) -> None:
+    """Give the segments of a clip that was cut the captions that tables have for them."""
+    for row, origin in clip.waiting:
         _put(clip, row, origin)
 
 
 def _put(clip: CaptionedClip, row: CaptionRow, origin: str) -> None:
-    for number in clip.span_at(row):
+    places = clip.span_at(row)
+    clip.astray += not places
+    for number in places:
         span = clip.spans[number]
         if row.caption and not span["caption"]:
             span["caption"], span["caption_source"] = row.caption, origin
