@@ -39,7 +39,7 @@ ROWS = {
     "duplicates": "search for near duplicates among 1,000, 10,000 and 100,000 clips",
 }
 BARE = {
-    "encode": ("pyav", "opencv", "torchcodec"),
+    "encode": ("pyav", "pyav-planes", "opencv", "torchcodec"),
     "filter": ("pyav-decode", "pyav-small", "opencv-decode"),
 }
 OWN = {"encode": "ttv", "filter": "ttv-filter"}

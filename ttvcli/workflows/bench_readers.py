@@ -127,20 +127,34 @@ def pyav_decode(reading: Reading) -> Iterator[Frame]:
 
 def pyav(reading: Reading) -> Iterator[Frame]:
     """PyAV, scaled and converted by swscale in one step, without flags for exactness."""
+    for scaled in _scaled(reading, "rgb24"):
+        yield _centre(scaled.to_ndarray(), reading)
+
+
+def pyav_planes(reading: Reading) -> Iterator[Frame]:
+    """PyAV like that, to planes of red, green and blue, which take swscale half the time."""
+    for scaled in _scaled(reading, "gbrp"):
+        planes = np.empty((3, reading.height, reading.width), np.uint8)
+        for plane, stored in zip(planes, (2, 0, 1), strict=True):
+            rows = np.frombuffer(scaled.planes[stored], np.uint8).reshape(scaled.height, -1)
+            plane[...] = _middle(rows[:, : scaled.width], reading)
+        yield planes.transpose(1, 2, 0)
+
+
+def _scaled(reading: Reading, form: str) -> Iterator[Any]:
     from av.video.reformatter import Interpolation, VideoReformatter
 
     scaler = VideoReformatter()
     for frame in pyav_decode(reading):
         width, height = _cover(frame.width, frame.height, reading)
-        scaled = scaler.reformat(
+        yield scaler.reformat(
             frame,
             width=width,
             height=height,
-            format="rgb24",
+            format=form,
             interpolation=Interpolation.BICUBIC if width > frame.width else Interpolation.AREA,
             threads=reading.threads,
         )
-        yield _centre(scaled.to_ndarray(), reading)
 
 
 def pyav_small(reading: Reading) -> Iterator[Frame]:
@@ -211,6 +225,7 @@ def torchcodec(reading: Reading) -> Iterator[Frame]:
 SIDES: dict[str, Callable[[Reading], Iterator[Frame]]] = {
     "ttv": ttv,
     "pyav": pyav,
+    "pyav-planes": pyav_planes,
     "opencv": opencv,
     "torchcodec": torchcodec,
     "pyav-decode": pyav_decode,
@@ -265,10 +280,13 @@ def _cover(width: int, height: int, reading: Reading) -> tuple[int, int]:
 
 
 def _centre(picture: np.ndarray, reading: Reading) -> np.ndarray:
+    return np.ascontiguousarray(_middle(picture, reading))
+
+
+def _middle(picture: np.ndarray, reading: Reading) -> np.ndarray:
     top = (picture.shape[0] - reading.height) // 2
     left = (picture.shape[1] - reading.width) // 2
-    cut = picture[top : top + reading.height, left : left + reading.width]
-    return np.ascontiguousarray(cut)
+    return picture[top : top + reading.height, left : left + reading.width]
 
 
 if __name__ == "__main__":

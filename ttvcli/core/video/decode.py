@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,18 @@ import av
 from av.error import FFmpegError
 
 from ttvcli.core.video.errors import UnreadableVideo
+from ttvcli.core.video.forecast import (
+    DEFAULT_PERIOD,
+    FASTEST,
+    SLOWEST,
+    WHOLE,
+    forecast,
+    rewound,
+    stated_duration,
+    stated_rate,
+)
 from ttvcli.core.video.picture import PictureReader
-from ttvcli.core.video.timeline import LONGEST_HOLD, TimedFrame, repaired_times
+from ttvcli.core.video.timeline import TimedFrame, repaired_times
 from ttvcli.errors import counted
 
 if TYPE_CHECKING:
@@ -34,10 +43,6 @@ FORMATS = (
 )
 _MOST_STREAMS = 64
 _MOST_ERRORS = 100  # a demuxer may fail for ever
-_DEFAULT_PERIOD = Fraction(1, 25)
-_SLOWEST, _FASTEST = Fraction(1, 60), Fraction(1000)  # frames per second that a header may claim
-# Decoded time below this share of the stated length means that the rest of the file is missing.
-_WHOLE = Fraction(9, 10)
 _MAGIC = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (0, b"\x1aE\xdf\xa3"), (0, b"GIF8"))
 
 
@@ -69,9 +74,18 @@ class Scan:
 class Video:
     """An open video: `info`, then `frames()` once. Made by `open_video`."""
 
-    def __init__(self, container: Any, stream: Any, name: str) -> None:
+    def __init__(
+        self,
+        container: Any,
+        stream: Any,
+        name: str,
+        packets: Iterator[Any],
+        foretold: Fraction | None,
+    ) -> None:
         self._container = container
         self._stream = stream
+        self._packets = packets
+        self.foretold = foretold  # seconds that it will last, if that was asked for and can be told
         self._errors = 0
         self.video_bytes = 0  # of the packets that were decoded so far
         self._recovered = False  # a good packet came after an undecodable one
@@ -91,7 +105,7 @@ class Video:
                 before it have already been seen. `scan` finds it beforehand.
         """
         rate = self.info.fps
-        period = 1 / rate if rate else _DEFAULT_PERIOD
+        period = 1 / rate if rate else DEFAULT_PERIOD
         frame: TimedFrame[av.VideoFrame] | None = None
         for frame in repaired_times(self._all(), period):
             if frame.picture.is_corrupt:
@@ -100,7 +114,7 @@ class Video:
                 raise UnreadableVideo("corrupt", f"undecodable data before {frame.seconds:.2f} s")
             yield frame
         stated, end = self.info.duration, frame.end if frame is not None else Fraction(0)
-        short = stated is not None and end < Fraction(stated) * _WHOLE
+        short = stated is not None and end < Fraction(stated) * WHOLE
         if self._errors or short:
             of = f" of {stated:.2f} s" if stated is not None else ""
             raise UnreadableVideo("truncated", f"decoding stops at {float(end):.2f} s{of}")
@@ -111,7 +125,7 @@ class Video:
         tags = {**self._container.metadata, **self._stream.metadata}
         with suppress(KeyError, ValueError):
             rate = float(tags["com.android.capture.fps"])
-            return rate if _SLOWEST <= rate <= _FASTEST else None
+            return rate if SLOWEST <= rate <= FASTEST else None
         return None
 
     def _all(self) -> Iterator[av.VideoFrame]:
@@ -123,10 +137,9 @@ class Video:
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         # Packets are decoded one by one, so that an error tells whether good frames follow it.
-        packets = self._container.demux(self._stream)
         while True:
             try:
-                packet = next(packets, None)
+                packet = next(self._packets, None)
                 if packet is None:
                     return
                 self.video_bytes += packet.size
@@ -144,19 +157,25 @@ class Video:
 
 
 @contextmanager
-def open_video(path: str | Path) -> Iterator[Video]:
+def open_video(path: str | Path, *, foretell: bool = False) -> Iterator[Video]:
     """Open a file and decode its first frame.
+
+    With `foretell`, its packets are looked at before: `Video.foretold` tells how long it will last.
 
     Raises:
         UnreadableVideo: the file is not one that can be used; see `errors.REASONS`.
     """
     path = Path(path)
+    foretold = None
+    if foretell:
+        with _open_stream(path) as (container, stream):
+            foretold, first = forecast(container, stream)
+            packets = rewound(container, stream, first)
+            if packets is not None:
+                yield Video(container, stream, path.name, packets, foretold)
+                return
     with _open_stream(path) as (container, stream):
-        context = stream.codec_context
-        context.options = {"max_pixels": str(MAX_PIXELS)}
-        context.thread_count = 1
-        context.thread_type = "NONE"
-        yield Video(container, stream, path.name)
+        yield Video(container, stream, path.name, container.demux(stream), foretold)
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -176,41 +195,6 @@ def scan(path: str | Path, advance: Callable[[], None] = lambda: None) -> Scan:
             count, last = count + 1, frame
             advance()
         return Scan(video.info, count, last.end if last is not None else Fraction(0))
-
-
-def packet_duration(path: str | Path) -> Fraction | None:
-    """Seconds that the frames will last, told from the packets without decoding them.
-
-    A forecast: packets may turn out undecodable. None if they carry no usable times, or less than
-    the header promises.
-
-    Raises:
-        UnreadableVideo: the file cannot be opened; damage further on is not looked for.
-    """
-    with _open_stream(Path(path)) as (container, stream):
-        stamps: list[tuple[int, int]] = []
-        try:
-            for packet in container.demux(stream):
-                if packet.size == 0 or packet.is_discard:
-                    continue
-                if packet.pts is None:
-                    return None
-                stamps.append((packet.pts, packet.duration or 0))
-        except FFmpegError:
-            return None
-        stamps.sort()
-        base, period = stream.time_base, 1 / (_stated_rate(stream) or 1 / _DEFAULT_PERIOD)
-        if not stamps or not base:
-            return None
-        gaps = (later[0] - earlier[0] for earlier, later in pairwise(stamps))
-        if not all(0 < gap * base <= LONGEST_HOLD for gap in gaps):
-            return None
-        last = stamps[-1][1] * Fraction(base)
-        held = last if 0 < last <= LONGEST_HOLD else period
-        duration = (stamps[-1][0] - stamps[0][0]) * Fraction(base) + held
-        stated = _stated_duration(container, stream, float(stamps[0][0] * base))
-        cut_short = stated is not None and duration < Fraction(stated) * _WHOLE
-        return None if cut_short else duration
 
 
 def read_frames(path: str | Path) -> "Iterator[tuple[Fraction, np.ndarray]]":
@@ -242,6 +226,9 @@ def _open_stream(path: Path) -> Iterator[tuple[Any, Any]]:
                 size = f"{context.width}x{context.height}" if context.width else "of unknown size"
                 limited = f"frames {size}, the limit is {MAX_PIXELS} pixels"
                 raise UnreadableVideo("too_large", limited)
+            context.options = {"max_pixels": str(MAX_PIXELS)}
+            context.thread_count = 1
+            context.thread_type = "NONE"
             yield container, stream
 
 
@@ -336,32 +323,7 @@ def _describe(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
         height=height,
         rotation=reader.rotation(first),
         sample_aspect=square,
-        fps=_stated_rate(stream),
-        duration=_stated_duration(container, stream, first.time or 0.0),
+        fps=stated_rate(stream),
+        duration=stated_duration(container, stream, first.time or 0.0),
         notes=tuple(notes),
     )
-
-
-def _stated_rate(stream: Any) -> Fraction | None:
-    rate = stream.average_rate or stream.guessed_rate
-    return Fraction(rate) if rate and _SLOWEST <= rate <= _FASTEST else None
-
-
-def _stated_duration(container: Any, stream: Any, start: float) -> float | None:
-    """Seconds that a header claims; `start` is the time of the first frame."""
-    if container.format.name == "avi" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate)  # its duration shrinks with the file
-    if "matroska" in container.format.name:
-        # It states where each stream ends, "00:00:05.000000000", not how long it is.
-        with suppress(ValueError, KeyError):
-            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-            end = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-            return end - start
-        if container.duration and len(container.streams) == 1:
-            return container.duration / 1_000_000 - start
-        return None
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    if container.duration and len(container.streams) == 1:  # else the sound may be the longer part
-        return container.duration / 1_000_000
-    return None
