@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from ttvcli.core.video.picture import PictureReader, plane_of
+from ttvcli.core.video.picture import PictureReader, values_of
 
 GRID_WIDTH = 80  # points a line in `grid`, about: enough for means over the frame
 SMALL_WIDTH = 160  # of `small`, exactly, or of its height if that is longer
@@ -119,7 +119,7 @@ class FrameView:
         self.shape = (frame.height, frame.width)
         self._layout = layout = views.layout(frame)
         # The luma plane as stored `[H, W]`, a view; None if the format has no such plane.
-        self._plane = plane_of(frame, 0, layout.dtype) if layout.dtype is not None else None
+        self._plane = values_of(frame.planes[0], layout.dtype) if layout.dtype is not None else None
         self._stretched = not layout.full_range and frame.color_range != _FULL_RANGE
         step = max(max(self.shape) // GRID_WIDTH, 1)
         self.grid = self.part(np.s_[step // 2 :: step, step // 2 :: step])
@@ -153,7 +153,7 @@ class FrameView:
             interpolation=_AREA,
             threads=1,
         )
-        return plane_of(gray, 0)
+        return values_of(gray.planes[0])
 
     def rgb(self, size: tuple[int, int]) -> np.ndarray:
         """The upright frame cut and scaled to (width, height), uint8 RGB `[h, w, 3]`."""
@@ -169,7 +169,7 @@ class FrameView:
             interpolation=Interpolation.POINT,
             threads=1,
         )
-        return plane_of(gray, 0)
+        return values_of(gray.planes[0])
 
     def _levels(self, plane: np.ndarray) -> np.ndarray:
         if plane.dtype == np.uint16:

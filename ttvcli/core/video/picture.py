@@ -98,11 +98,13 @@ class PictureReader:
         if hdr:
             picture = hdr_to_sdr(self._upright(scaled.to_ndarray(), turns), frame.color_trc)
             return [picture[..., channel] for channel in range(3)]
-        return [self._upright(plane_of(scaled, index), turns) for index in _RED_GREEN_BLUE]
+        planes: Any = scaled.planes  # made anew each time it is asked for
+        return [self._upright(values_of(planes[index]), turns) for index in _RED_GREEN_BLUE]
 
     def _upright(self, picture: np.ndarray, turns: int) -> np.ndarray:
         """Turn `[H, W, ...]` and cut it to the size wanted."""
-        picture = np.rot90(picture, turns)  # FFmpeg's angle is counter-clockwise, as NumPy's
+        if turns:  # FFmpeg's angle is counter-clockwise, as NumPy's
+            picture = np.rot90(picture, turns)
         return picture if self.size is None else _centre(picture, self.size)
 
     def rotation(self, frame: av.VideoFrame) -> int:
@@ -150,9 +152,8 @@ class PictureReader:
         return width, height
 
 
-def plane_of(frame: av.VideoFrame, index: int, dtype: Any = np.uint8) -> np.ndarray:
-    """One plane of a frame `[H, W]` where FFmpeg put it, without the padding of its rows."""
-    plane: Any = frame.planes[index]
+def values_of(plane: Any, dtype: Any = np.uint8) -> np.ndarray:
+    """The values of a plane of a frame `[H, W]` where FFmpeg put them, without padding of rows."""
     return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]
 
 
