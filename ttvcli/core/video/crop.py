@@ -45,12 +45,13 @@ class Cropper:
 
     def __init__(self, edges: Edges) -> None:
         self._edges = edges
+        self._cuts = bool(edges)
         self._graph: Any = None
         self._kind: tuple[int, int, str] | None = None
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
         """Return the frame without its edges."""
-        if not self._edges:
+        if not self._cuts:
             return frame
         kind = (frame.width, frame.height, frame.format.name)
         if kind != self._kind:
