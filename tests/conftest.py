@@ -1,4 +1,4 @@
-"""What all tests share: `helpers` on the import path, one thread, no TTV_ variables."""
+"""What all tests share: `helpers` on the import path, one thread, no TTV_ variables or cache."""
 
 import os
 import sys
@@ -17,11 +17,17 @@ if not Path("/dev/nvidiactl").exists():
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture(scope="session")
+def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _no_ttv_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of them."""
+def _nobodys_settings(monkeypatch: pytest.MonkeyPatch, _cache_folder: Path) -> None:
+    """Keep settings and cache of whoever runs the tests out of them, and them out of the cache."""
     for name in [name for name in os.environ if name.startswith("TTV_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_folder))
 
 
 @pytest.fixture(scope="session")
